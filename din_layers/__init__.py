@@ -1,0 +1,35 @@
+"""Keras 3 layers that turn a user's behaviour history into a vector, right under every mask."""
+
+from din_layers._attention_pooling_layer import AttentionPoolingLayer
+from din_layers._dice import Dice
+from din_layers._hash_layer import HashLayer
+from din_layers._sequence_pooling_layer import SequencePoolingLayer
+from din_layers._vocab_layer import VocabLayer
+from din_layers._weighted_sequence_layer import WeightedSequenceLayer
+
+__version__ = "0.1.0"
+
+#: For `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`: the classes by
+#: their bare names, as files written by other packages with layers of these names have them.
+custom_objects: dict[str, type] = {
+    layer.__name__: layer
+    for layer in (
+        AttentionPoolingLayer,
+        Dice,
+        HashLayer,
+        SequencePoolingLayer,
+        VocabLayer,
+        WeightedSequenceLayer,
+    )
+}
+
+__all__ = [
+    "AttentionPoolingLayer",
+    "Dice",
+    "HashLayer",
+    "SequencePoolingLayer",
+    "VocabLayer",
+    "WeightedSequenceLayer",
+    "__version__",
+    "custom_objects",
+]

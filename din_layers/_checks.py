@@ -1,0 +1,107 @@
+"""Argument checks: every error of the package is worded here.
+
+The form is the same everywhere: the argument in backticks, what is expected, then what came::
+
+    `keys` must have shape (batch, time, dim). Received: keys.shape=(2, 4)
+
+A wrong value or shape is a ValueError, a wrong type or dtype a TypeError.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+Shape = tuple[int | None, ...]
+
+
+def message(name: str, expected: str, **received: Any) -> str:
+    """Word an error about the argument `name`.
+
+    Args:
+        name: The argument, without backticks.
+        expected: What follows "`name` ", e.g. "must be a positive integer".
+        **received: What came; a key ending in `_shape` is shown as `key.shape`, one ending in
+            `_dtype` as `key.dtype`.
+    """
+    shown = ", ".join(f"{_attribute(key)}={value!r}" for key, value in received.items())
+    return f"`{name}` {expected}. Received: {shown}"
+
+
+def _attribute(key: str) -> str:
+    for attribute in ("shape", "dtype"):
+        if key.endswith("_" + attribute):
+            return f"{key.removesuffix('_' + attribute)}.{attribute}"
+    return key
+
+
+def check_bool(name: str, value: Any) -> bool:
+    """Return `value` if it is a bool, else raise a TypeError."""
+    if not isinstance(value, bool):
+        raise TypeError(message(name, "must be a bool", **{name: value}))
+    return value
+
+
+def check_integer(name: str, value: Any, minimum: int) -> int:
+    """Return `value` as a plain int of at least `minimum`."""
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(message(name, "must be an integer", **{name: value}))
+    if (number := value.__index__()) < minimum:
+        raise ValueError(message(name, f"must be at least {minimum}", **{name: value}))
+    return int(number)
+
+
+def check_id(name: str, value: Any) -> int | str:
+    """Return `value` as a plain int or str."""
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(message(name, "must be an integer or a string", **{name: value}))
+    return int(value.__index__())
+
+
+def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
+    """Return `value` as a plain float between `minimum` and `maximum`."""
+    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+        raise TypeError(message(name, "must be a number", **{name: value}))
+    if not minimum <= (number := float(value)) <= maximum:
+        expected = f"must lie between {minimum} and {maximum}"
+        raise ValueError(message(name, expected, **{name: value}))
+    return number
+
+
+def check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
+    """Return `value` if it is one of `choices`, else raise a ValueError that lists them."""
+    # `1 in (True, ...)` holds in Python: compare the types too, so that only the choices pass.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        shown = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(message(name, f"must be one of {shown}", **{name: value}))
+    return value
+
+
+def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> None:
+    """Check the static shapes of tensors whose axes have names.
+
+    Args:
+        expected: What the message says instead of the axes.
+        **tensors: By argument name, the shape and its axes, e.g. `keys=(shape, "batch time dim")`.
+            Axes of the same name must agree wherever both sizes are known; an axis named by a
+            number must have that size.
+
+    Raises:
+        ValueError: A rank or a size is wrong; the message shows every shape.
+    """
+    received = {f"{name}_shape": shape for name, (shape, _) in tensors.items()}
+    sizes: dict[str, tuple[int, str]] = {}
+    for name, (shape, axes) in tensors.items():
+        names = axes.split()
+        wanted = f"must have shape ({', '.join(names)})"
+        if len(shape) != len(names):
+            raise ValueError(message(name, expected or wanted, **received))
+        for axis, size in zip(names, shape, strict=True):
+            if size is None:
+                continue
+            if axis.isdigit() and size != int(axis):
+                raise ValueError(message(name, expected or wanted, **received))
+            known, owner = sizes.setdefault(axis, (size, name))
+            if known != size:
+                wanted += f" with the `{axis}` of `{owner}`"
+                raise ValueError(message(name, expected or wanted, **received))

@@ -1,0 +1,189 @@
+"""The data adaptive activation function of DIN."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from din_layers._checks import check_axes, check_bool, check_integer, check_number, message
+from din_layers._history import Tensor, wide_dtype
+
+
+@keras.saving.register_keras_serializable(package="din_layers")
+class Dice(keras.Layer):
+    """Data adaptive activation: PReLU whose turning point follows the data.
+
+    `f(s) = p s + (1 - p) alpha s` with `p = sigmoid((s - E[s]) / sqrt(Var[s] + epsilon))` and a
+    learned `alpha` for each channel. As in `keras.layers.BatchNormalization`, E and Var are those
+    of the batch in training and moving ones at inference, or where `trainable` is `False`.
+
+    Args:
+        axis: The axis of the channels.
+        momentum: The share of the moving statistics that a training step keeps, 0 to 1.
+        epsilon: Added to the variance.
+        alpha_initializer: Initializer of `alpha`.
+        alpha_regularizer: Regularizer of `alpha`.
+        alpha_constraint: Constraint of `alpha`.
+        synchronized: If `True`, the batch statistics are those of all replicas together under
+            `tf.distribute` (TensorFlow backend).
+        **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
+
+    Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
+
+    Call arguments:
+        inputs: Float tensor of any rank from 2.
+        training: Whether batch statistics are used and the moving ones updated.
+        mask: The Keras mask: boolean, with the leading axes of `inputs`. Invalid positions enter
+            no statistics, give 0 and get zero gradients, whatever they hold. A batch without any
+            valid position leaves the moving statistics as they are.
+
+    Output shape:
+        That of `inputs`, in the compute dtype. The mask goes on to the next layer.
+
+    Raises:
+        ValueError: An argument out of range, or a channel axis of unknown size.
+        TypeError: An argument of a wrong type.
+
+    Example:
+        >>> layer = din_layers.Dice()
+        >>> layer(np.array([[2.0, -8.0]], "float32")).numpy().round(3)
+        array([[ 1.762, -0.003]], dtype=float32)
+        >>> [weight.name for weight in layer.weights]
+        ['alpha', 'moving_mean', 'moving_variance']
+
+    Reference:
+        Deep Interest Network for Click-Through Rate Prediction, section 5.2,
+        https://arxiv.org/abs/1706.06978
+    """
+
+    def __init__(
+        self,
+        axis: int = -1,
+        momentum: float = 0.99,
+        epsilon: float = 1e-8,
+        alpha_initializer: Any = "zeros",
+        alpha_regularizer: Any = None,
+        alpha_constraint: Any = None,
+        synchronized: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.axis = check_integer("axis", axis, minimum=-8)
+        self.momentum = check_number("momentum", momentum, 0.0, 1.0)
+        self.epsilon = check_number("epsilon", epsilon, 0.0, float("inf"))
+        self.alpha_initializer = keras.initializers.get(alpha_initializer)
+        self.alpha_regularizer = keras.regularizers.get(alpha_regularizer)
+        self.alpha_constraint = keras.constraints.get(alpha_constraint)
+        self.synchronized = check_bool("synchronized", synchronized)
+        if synchronized and keras.backend.backend() != "tensorflow":
+            expected = "must be False: only the TensorFlow backend synchronizes replicas"
+            received = {"synchronized": True, "backend": keras.backend.backend()}
+            raise ValueError(message("synchronized", expected, **received))
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        channels = self._channels(input_shape)
+        self.alpha = self.add_weight(
+            name="alpha",
+            shape=(channels,),
+            initializer=self.alpha_initializer,
+            regularizer=self.alpha_regularizer,
+            constraint=self.alpha_constraint,
+            autocast=False,
+        )
+        self.moving_mean = self._add_statistic("moving_mean", channels, "zeros")
+        self.moving_variance = self._add_statistic("moving_variance", channels, "ones")
+
+    def _add_statistic(self, name: str, channels: int, initializer: str) -> Any:
+        return self.add_weight(
+            name=name,
+            shape=(channels,),
+            initializer=initializer,
+            dtype="float32",
+            trainable=False,
+            autocast=False,
+        )
+
+    def _channels(self, shape: Any) -> int:
+        rank = len(shape)
+        if rank < 2 or not -rank <= self.axis < rank or shape[self.axis] is None:
+            expected = f"must have at least two axes and a known size at axis={self.axis}"
+            raise ValueError(message("inputs", expected, inputs_shape=tuple(shape)))
+        return int(shape[self.axis])
+
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
+        self._check(inputs, mask)
+        x = ops.cast(inputs, wide_dtype(self.compute_dtype))
+        valid = None
+        if mask is not None:
+            trailing_axes = [1] * (len(x.shape) - len(mask.shape))
+            valid = ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *trailing_axes))
+            x = ops.where(valid, x, ops.zeros((), x.dtype))
+        if training and self.trainable:
+            mean, variance = self._batch_statistics(x, valid)
+        else:
+            mean, variance = self._as_channels(x, self.moving_mean, self.moving_variance)
+        (alpha,) = self._as_channels(x, self.alpha)
+        p = ops.sigmoid((x - mean) * ops.rsqrt(variance + self.epsilon))
+        return ops.cast(x * (alpha + p * (1 - alpha)), self.compute_dtype)
+
+    def compute_output_spec(
+        self, inputs: Tensor, training: bool | None = None, mask: Tensor = None
+    ) -> keras.KerasTensor:
+        self._check(inputs, mask)
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+    def _check(self, inputs: Tensor, mask: Tensor) -> None:
+        shape = tuple(inputs.shape)
+        if self._channels(shape) != self.alpha.shape[0]:
+            expected = f"must have {self.alpha.shape[0]} channels at axis={self.axis}"
+            raise ValueError(message("inputs", expected, inputs_shape=shape))
+        if mask is not None:
+            axes = [f"axis {i}".replace(" ", "_") for i in range(len(shape))]
+            masked = axes[: min(len(mask.shape), len(shape) - 1)]
+            check_axes(
+                inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked))
+            )
+
+    def _batch_statistics(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the valid positions, and move the moving ones."""
+        share = self._mean(ops.ones_like(x) if valid is None else ops.cast(valid, x.dtype))
+        any_valid = share > 0  # also False for the NaN that a batch of no positions gives
+        safe_share = ops.where(any_valid, share, ops.ones_like(share))
+
+        def valid_mean(values: Tensor) -> Tensor:
+            kept = values if valid is None else ops.where(valid, values, ops.zeros((), x.dtype))
+            mean = self._mean(kept)
+            return ops.where(any_valid, mean / safe_share, ops.zeros_like(mean))
+
+        mean = valid_mean(x)
+        variance = valid_mean(ops.square(x - mean))
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            (old,) = self._as_channels(x, moving)
+            new = ops.where(any_valid, old * self.momentum + batch * (1 - self.momentum), old)
+            moving.assign(ops.cast(ops.reshape(new, (-1,)), moving.dtype))
+        return mean, variance
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Average over all axes but that of the channels, which are kept, over all replicas."""
+        axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
+        if self.synchronized:
+            return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
+        return ops.mean(x, axis=axes, keepdims=True)
+
+    def _as_channels(self, x: Tensor, *weights: Any) -> list[Tensor]:
+        shape = [1] * len(x.shape)
+        shape[self.axis] = -1
+        return [ops.reshape(ops.cast(weight, x.dtype), shape) for weight in weights]
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "alpha_initializer": keras.initializers.serialize(self.alpha_initializer),
+            "alpha_regularizer": keras.regularizers.serialize(self.alpha_regularizer),
+            "alpha_constraint": keras.constraints.serialize(self.alpha_constraint),
+            "synchronized": self.synchronized,
+        }

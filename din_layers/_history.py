@@ -1,0 +1,362 @@
+"""Which positions of a history are real events, and the arithmetic over them.
+
+This is the only file that knows about padding. A layer turns its inputs into a history with
+`HistoryReader`, asks it for the events, and reduces them with the operations below. The laws about
+invalid positions hold because these operations keep them, in either representation:
+
+==================  ==========================  ===================================
+                    `PaddedHistory`             `RaggedHistory` (TensorFlow)
+==================  ==========================  ===================================
+aligned tensors     (batch, time, ...)          (events, ...): no padding at all
+tensors per row     (batch, ...)                the same
+`events`, `keep`    zero at invalid positions   the same
+`spread`            per row -> aligned          the same
+`sum`, `max`        aligned -> per row          the same
+`softmax`           over a row's valid events   the same
+`restore`, `pad`    aligned -> the caller's     the same
+==================  ==========================  ===================================
+
+Padding is replaced by zeros before anything is computed with it. Selecting afterwards is not
+enough: where an invalid position holds NaN, `0 * NaN` in the backward pass reaches the weights.
+Nor is a sentinel such as -1e9, which loses against a valid -2e9 and is -inf in float16.
+"""
+
+import abc
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from din_layers._checks import Shape, check_axes, message
+
+Tensor = Any
+
+
+def is_ragged(x: Tensor) -> bool:
+    """Tell whether `x` is a `tf.RaggedTensor` or its symbolic counterpart."""
+    return hasattr(x, "row_splits") or bool(getattr(x, "ragged", False))
+
+
+def wide_dtype(dtype: str) -> str:
+    """Return the dtype to sum values of `dtype` in: 70 events of 1,000 overflow float16."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+class History(abc.ABC):
+    """The rows of a batch and their events.
+
+    Attributes:
+        valid: A boolean tensor, (batch, time) or (events,), or None: every position is valid.
+    """
+
+    def __init__(self, sequence: Tensor) -> None:
+        self._sequence = sequence
+        self.valid: Tensor = None
+
+    def restrict(self, valid: Tensor) -> None:
+        """Make the positions invalid where `valid`, (batch, time), is False."""
+        self._restrict_aligned(ops.cast(self._align(valid), "bool"))
+
+    def restrict_to_lengths(self, lengths: Tensor) -> None:
+        """Make the positions of each row from `lengths`, (batch,), on invalid."""
+        # Narrow integers cannot hold every position; unsigned 64 bits do not fit signed ones.
+        dtype = keras.backend.standardize_dtype(lengths.dtype)
+        dtype = dtype if dtype in ("int64", "uint64", "uint32") else "int32"
+        lengths = self.spread(ops.cast(lengths, dtype))
+        self._restrict_aligned(ops.cast(self._positions(), dtype) < lengths)
+
+    def _restrict_aligned(self, valid: Tensor) -> None:
+        self.valid = valid if self.valid is None else ops.logical_and(self.valid, valid)
+
+    def keep(self, x: Tensor) -> Tensor:
+        """Put zeros at the invalid positions of an aligned tensor."""
+        return x if self.valid is None else ops.where(self._valid_like(x), x, _scalar(0, x))
+
+    def events(self, x: Tensor, dtype: str) -> Tensor:
+        """Align what the caller gave, (batch, time, ...), zero where invalid."""
+        return self.keep(ops.cast(self._align(x), dtype))
+
+    @cached_property
+    def count(self) -> Tensor:
+        """The number of valid events of each row, float32, (batch, 1)."""
+        if self.valid is None:
+            return self._row_lengths()
+        return self.sum(ops.cast(self._valid_like(self.valid[..., None]), "float32"))
+
+    def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
+        """Replace the values, (batch, dim), of the rows without valid events."""
+        return ops.where(self.count > 0, per_row, _scalar(otherwise, per_row))
+
+    def max(self, x: Tensor) -> Tensor:
+        """Return the largest values of the valid events (..., dim): (batch, dim), 0 for no event."""
+        lowest = _scalar(-float("inf"), x)
+        candidates = x if self.valid is None else ops.where(self._valid_like(x), x, lowest)
+        return self.non_empty(self._largest(candidates, lowest), 0.0)
+
+    def softmax(self, scores: Tensor) -> Tensor:
+        """Normalise scores (..., queries) over the valid events of each row, 0 where invalid."""
+        # The largest score only keeps `exp` in range; the result does not depend on it.
+        top = ops.stop_gradient(self.max(scores))
+        # An invalid score may lie above `top`: were it not zeroed first, its `exp` could overflow.
+        unnormalised = self.keep(ops.exp(self.keep(scores - self.spread(top))))
+        return unnormalised / self.spread(self.non_empty(self.sum(unnormalised), 1.0))
+
+    def _valid_like(self, x: Tensor) -> Tensor:
+        """Return `valid` with as many axes as the aligned tensor `x`."""
+        missing_axes = len(x.shape) - len(self.valid.shape)
+        return ops.reshape(self.valid, (*ops.shape(self.valid), *[1] * missing_axes))
+
+    @abc.abstractmethod
+    def _align(self, x: Tensor) -> Tensor:
+        """Bring what the caller gave, (batch, time, ...), dense or ragged, to the events."""
+
+    @abc.abstractmethod
+    def _positions(self) -> Tensor:
+        """Return the position in its row of each event."""
+
+    @abc.abstractmethod
+    def _row_lengths(self) -> Tensor:
+        """Return the number of positions of each row, float32, (batch, 1) or (1, 1)."""
+
+    @abc.abstractmethod
+    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
+        """Return the largest values per row; anything for a row without positions."""
+
+    @abc.abstractmethod
+    def spread(self, per_row: Tensor) -> Tensor:
+        """Give every event the value of its row."""
+
+    @abc.abstractmethod
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum aligned (..., dim), zero where invalid, over each row: (batch, dim)."""
+
+    @abc.abstractmethod
+    def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
+        """Sum (..., dim) with weights (..., queries) over each row: (batch, queries, dim)."""
+
+    @abc.abstractmethod
+    def restore(self, x: Tensor) -> Tensor:
+        """Take an aligned tensor to the form of the caller's sequence, dense or ragged."""
+
+    @abc.abstractmethod
+    def pad(self, x: Tensor) -> Tensor:
+        """Take an aligned tensor, zero where invalid, to a dense one (batch, time, ...)."""
+
+
+class PaddedHistory(History):
+    """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
+
+    def _align(self, x: Tensor) -> Tensor:
+        return x.to_tensor(shape=[None, ops.shape(self._sequence)[1]]) if is_ragged(x) else x
+
+    def _positions(self) -> Tensor:
+        return ops.arange(ops.shape(self._sequence)[1])[None, :]
+
+    def _row_lengths(self) -> Tensor:
+        return ops.reshape(ops.cast(ops.shape(self._sequence)[1], "float32"), (1, 1))
+
+    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
+        return ops.max(x, axis=1, initial=lowest)
+
+    def spread(self, per_row: Tensor) -> Tensor:
+        return ops.expand_dims(per_row, 1)
+
+    def sum(self, x: Tensor) -> Tensor:
+        return ops.sum(x, axis=1)
+
+    def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
+        return ops.matmul(ops.transpose(weights, (0, 2, 1)), x)
+
+    def restore(self, x: Tensor) -> Tensor:
+        return x
+
+    def pad(self, x: Tensor) -> Tensor:
+        return x
+
+
+class RaggedHistory(History):
+    """The events of all rows one after the other, each with the row that it belongs to."""
+
+    def __init__(self, sequence: Tensor) -> None:
+        super().__init__(sequence)
+        self.rows = sequence.value_rowids()
+
+    def _align(self, x: Tensor) -> Tensor:
+        if is_ragged(x):
+            return _values_aligned_with(self._sequence, x)
+        return _tf().gather_nd(x, ops.stack([self.rows, self._positions()], axis=1))
+
+    def _positions(self) -> Tensor:
+        starts = _tf().gather(self._sequence.row_starts(), self.rows)
+        return ops.arange(ops.shape(self.rows)[0], dtype=starts.dtype.name) - starts
+
+    def _row_lengths(self) -> Tensor:
+        return ops.cast(self._sequence.row_lengths(), "float32")[:, None]
+
+    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
+        del lowest  # the segment operation has its own start
+        return _tf().math.unsorted_segment_max(x, self.rows, self._sequence.nrows())
+
+    def spread(self, per_row: Tensor) -> Tensor:
+        return _tf().gather(per_row, self.rows)
+
+    def sum(self, x: Tensor) -> Tensor:
+        return _tf().math.unsorted_segment_sum(x, self.rows, self._sequence.nrows())
+
+    def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
+        return self.sum(weights[:, :, None] * x[:, None, :])
+
+    def restore(self, x: Tensor) -> Tensor:
+        return self._sequence.with_values(x)
+
+    def pad(self, x: Tensor) -> Tensor:
+        return self.restore(x).to_tensor()
+
+
+@dataclass(frozen=True)
+class HistoryReader:
+    """Reads what tells which positions of a sequence are valid, and ANDs it.
+
+    That is any number of masks, boolean (batch, time), and of companions in any order: integer
+    lengths (batch,) or (batch, 1), and integer or string ids (batch, time).
+
+    Attributes:
+        sequence_name: The name of the sequence (batch, time, dim) in messages.
+        companion_name: The name of a companion in messages.
+        hist_mask_value: The id of an invalid position.
+        mask_required: Whether a dense sequence without a mask is an error.
+        single_event_ids: Whether (batch, 1) beside a sequence of one position are ids; only there
+            does the shape leave open whether they are ids or lengths.
+    """
+
+    sequence_name: str
+    companion_name: str
+    hist_mask_value: int | str
+    mask_required: bool = False
+    single_event_ids: bool = False
+
+    def check(
+        self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> None:
+        """Check static shapes and dtypes of real or symbolic tensors."""
+        expected = {self.sequence_name: (_shape(sequence), "batch time dim")}
+        check_axes(**expected)
+        check_ragged(self.sequence_name, sequence)
+        for mask in masks:
+            check_axes(**expected, mask=(_shape(mask), "batch time"))
+            check_ragged("mask", mask, rows_of=sequence)
+        if self.mask_required and not masks and not is_ragged(sequence):
+            expected = "must be given, or attached to the sequence, with `supports_masking=True`"
+            raise ValueError(message("mask", expected, mask=None, sequence_shape=_shape(sequence)))
+        name = self.companion_name
+        wanted = "must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths"
+        for companion in companions:
+            shape, lengths = _shape(companion), self._are_lengths(companion, sequence)
+            axes = ("batch 1" if len(shape) == 2 else "batch") if lengths else "batch time"
+            check_axes(wanted, **expected, **{name: (shape, axes)})
+            self._check_dtype(companion, lengths)
+            check_ragged(name, companion, rows_of=sequence)
+
+    def read(
+        self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> History:
+        """Return the history of real tensors that passed `check`."""
+        history = RaggedHistory(sequence) if is_ragged(sequence) else PaddedHistory(sequence)
+        for mask in masks:
+            history.restrict(mask)
+        for companion in companions:
+            if self._are_lengths(companion, sequence):
+                history.restrict_to_lengths(ops.reshape(companion, (-1,)))
+            else:
+                self._restrict_by_ids(history, companion)
+        return history
+
+    def compute_mask(
+        self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
+    ) -> Tensor:
+        """Return the mask (batch, time) for the next layer, or None where nothing is invalid."""
+        if not companions and not masks:
+            return None
+        if isinstance(sequence, keras.KerasTensor):
+            return keras.KerasTensor(sequence.shape[:2], "bool", ragged=is_ragged(sequence))
+        history = self.read(sequence, companions, masks)
+        return None if history.valid is None else history.restore(history.valid)
+
+    def _are_lengths(self, companion: Tensor, sequence: Tensor) -> bool:
+        shape = _shape(companion)
+        if len(shape) != 2:
+            return len(shape) < 2
+        return shape[1] == 1 and not (self.single_event_ids and _shape(sequence)[1] == 1)
+
+    def _check_dtype(self, companion: Tensor, lengths: bool) -> None:
+        dtype = keras.backend.standardize_dtype(companion.dtype)
+        strings = isinstance(self.hist_mask_value, str) and not lengths
+        if not (dtype == "string" if strings else "int" in dtype):
+            expected = "must be strings like `hist_mask_value`" if strings else "must be integers"
+            name = self.companion_name
+            received = {f"{name}_dtype": dtype, f"{name}_shape": _shape(companion)}
+            raise TypeError(message(name, expected, **received))
+
+    def _restrict_by_ids(self, history: History, ids: Tensor) -> None:
+        flat = ids.values if is_ragged(ids) else ids
+        if isinstance(self.hist_mask_value, str):
+            valid = _tf().not_equal(flat, self.hist_mask_value)
+        else:
+            bounds = np.iinfo(keras.backend.standardize_dtype(ids.dtype))
+            if not bounds.min <= self.hist_mask_value <= bounds.max:
+                return  # no id of this dtype is the mask value
+            valid = ops.not_equal(flat, ops.cast(self.hist_mask_value, flat.dtype))
+        history.restrict(ids.with_values(valid) if is_ragged(ids) else valid)
+
+
+def check_ragged(name: str, x: Tensor, rows_of: Tensor = None) -> None:
+    """Check that ragged `x` is ragged in time only and has the rows of a ragged sequence."""
+    if not hasattr(x, "row_splits"):
+        return
+    if x.ragged_rank != 1:
+        expected = "must be ragged in its time axis only"
+        received = {f"{name}_shape": _shape(x), "ragged_rank": x.ragged_rank}
+        raise ValueError(message(name, expected, **received))
+    if not hasattr(rows_of, "row_splits") or x.row_splits is rows_of.row_splits:
+        return
+    if _tf().executing_eagerly():
+        lengths, expected_lengths = (t.row_lengths().numpy().tolist() for t in (x, rows_of))
+        if lengths != expected_lengths:
+            expected = f"must have rows of lengths {expected_lengths}, like the sequence"
+            raise ValueError(message(name, expected, row_lengths=lengths))
+
+
+def masks_of(mask: Tensor) -> list[Tensor]:
+    """Return the masks in Keras's `mask` argument: None, one mask, or one for each input."""
+    return [m for m in (mask if isinstance(mask, list | tuple) else [mask]) if m is not None]
+
+
+def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:
+    """Return the values of a ragged tensor that must have the rows of `sequence`."""
+    if x.row_splits is sequence.row_splits:
+        return x.values
+    # Eagerly `check_ragged` has compared them; in a graph the values are known here only.
+    tf = _tf()
+    splits = [ops.cast(ragged.row_splits, "int64") for ragged in (x, sequence)]
+    error = "A ragged input must have the same row lengths as the sequence."
+    with tf.control_dependencies([tf.debugging.assert_equal(*splits, message=error)]):
+        return tf.identity(x.values)
+
+
+def _shape(x: Tensor) -> Shape:
+    return tuple(x.shape)
+
+
+def _scalar(value: float, like: Tensor) -> Tensor:
+    return ops.cast(value, like.dtype)
+
+
+def _tf() -> Any:
+    # Only ragged tensors and strings need TensorFlow; the other backends work without it.
+    import tensorflow as tf
+
+    return tf

@@ -1,0 +1,112 @@
+"""The local activation unit: how strongly one event of a history answers one query.
+
+The unit is an MLP on `[q, k, q - k, q * k]`. Its first kernel W, (4 dim, units), has one block of
+rows for each part: Wq, Wk, Wd, Wp. Multiplied out,
+
+    [q, k, q - k, q * k] W  =  q (Wq + Wd)  +  k (Wk - Wd)  +  (q * k) Wp
+
+so the concatenation, four times as wide as the history, is never built, and the stored kernel
+stays the one of the definition. The first term is needed once for each query and the second once
+for each event; only the third belongs to the pair. Two ways to compute the sum of the last two:
+
+* padded: `k (Wk - Wd + diag(q) Wp)`, one matrix (dim, units) for each row and query, and one
+  batched matrix product. The products `q * k` are never built either.
+* ragged: one matrix for each event would be too many, so the terms are computed as they stand.
+
+Reference: Deep Interest Network for Click-Through Rate Prediction, section 4.3,
+https://arxiv.org/abs/1706.06978
+"""
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from din_layers._history import History, PaddedHistory, Tensor
+
+Activation = Callable[[Tensor], Tensor]  # a function or a Keras layer
+
+
+class LocalActivationUnit(keras.Layer):
+    """Scores every event of a row against every query of the row.
+
+    Args:
+        hidden_layers: The hidden dense layers, each with the activation that follows it. The
+            layers are linear and the activations not shared.
+        output_layer: The linear unit.
+        **kwargs: As in every Keras layer.
+    """
+
+    def __init__(
+        self,
+        hidden_layers: Sequence[tuple[keras.layers.Dense, Activation]],
+        output_layer: keras.layers.Dense,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dense_layers = [*(dense for dense, _ in hidden_layers), output_layer]
+        self.activations = [activation for _, activation in hidden_layers]
+
+    def build(self, events_shape: Any) -> None:
+        """Build all weights from the shape (..., dim) of the events."""
+        width = 4 * events_shape[-1]
+        for dense in self.dense_layers:
+            dense.build((None, width))
+            width = dense.units
+        for dense, activation in zip(self.dense_layers, self.activations, strict=False):
+            if isinstance(activation, keras.Layer):
+                activation.build((None, dense.units))
+
+    def call(self, events: Tensor, query: Tensor, history: History) -> Tensor:
+        """Return the scores (..., queries) of aligned events (..., dim).
+
+        Args:
+            events: The aligned events (..., dim), zero where invalid.
+            query: The queries of each row (batch, queries, dim).
+            history: Tells which events belong to which row, and which are valid.
+        """
+        first = _first_layer_padded if isinstance(history, PaddedHistory) else _first_layer_ragged
+        x = first(self.dense_layers[0], events, query, history)
+        pairs = ops.shape(x)[:-1]
+        # From here on a pair of event and query is a row of a matrix: one product for each layer.
+        x = ops.reshape(x, (-1, x.shape[-1]))
+        for activation, dense in zip(self.activations, self.dense_layers[1:], strict=True):
+            x = dense(_activate(activation, x, history, pairs))
+        return ops.reshape(x, pairs)
+
+
+def _first_layer_padded(
+    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
+) -> Tensor:
+    wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
+    batch, queries, dim = ops.shape(query)
+    time, units = ops.shape(events)[1], dense.units
+    product_part = ops.expand_dims(ops.transpose(query, (0, 2, 1)), -1) * wp[:, None, :]
+    row_kernel = ops.reshape((wk - wd)[:, None, :] + product_part, (batch, dim, queries * units))
+    event_part = ops.reshape(ops.matmul(events, row_kernel), (batch, time, queries, units))
+    return event_part + history.spread(ops.matmul(query, wq + wd) + dense.bias)
+
+
+def _first_layer_ragged(
+    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
+) -> Tensor:
+    wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
+    products = ops.expand_dims(events, 1) * history.spread(query)
+    return (
+        ops.matmul(products, wp)
+        + ops.expand_dims(ops.matmul(events, wk - wd), 1)
+        + history.spread(ops.matmul(query, wq + wd) + dense.bias)
+    )
+
+
+def _activate(activation: Activation, x: Tensor, history: History, pairs: Any) -> Tensor:
+    """Apply an activation to (pairs, units), keeping invalid events out of batch statistics."""
+    takes_mask = isinstance(activation, keras.Layer) and (
+        "mask" in inspect.signature(activation.call).parameters
+    )
+    if history.valid is None or not takes_mask:
+        return activation(x)
+    valid = ops.broadcast_to(ops.expand_dims(history.valid, -1), pairs)
+    return activation(x, mask=ops.reshape(valid, (-1,)))
