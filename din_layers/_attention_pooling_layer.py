@@ -25,6 +25,7 @@ from din_layers._history import (
     wide_dtype,
 )
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
+from din_layers._valid_positions import valid_positions
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -166,10 +167,14 @@ class AttentionPoolingLayer(keras.Layer):
         if self.att_activation == "dice":
             return Dice(dtype=self.dtype_policy)
         if isinstance(self.att_activation, keras.Layer):
-            return _copy(self.att_activation, dtype=self.dtype_policy)
-        return self.att_activation
+            layer: Activation = _copy(self.att_activation, dtype=self.dtype_policy)
+            return layer
+        function: Activation = self.att_activation
+        return function
 
     def build(self, input_shape: Any) -> None:
+        single = not isinstance(input_shape[0], list | tuple)
+        _check_list([input_shape] if single else input_shape)
         query, keys, *_ = input_shape
         self._check_shapes(tuple(query), tuple(keys))
         self.dim = int(keys[-1])
@@ -223,14 +228,14 @@ class AttentionPoolingLayer(keras.Layer):
         if self.mode == "sum":
             return None
         _, keys, companions, masks = self._checked(inputs, previous_mask)
-        return self.reader.compute_mask(keys, companions, masks)
+        return valid_positions(self.reader, keys, companions, masks)
 
     def _checked(
         self, inputs: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        if not isinstance(inputs, list | tuple) or len(inputs) < 2:
-            expected = "must be a list [query, keys] or [query, keys, history_ids]"
-            raise ValueError(message("inputs", expected, inputs=inputs))
+        if not isinstance(inputs, list | tuple):
+            inputs = [inputs]
+        _check_list([x.shape for x in inputs])
         query, keys, *companions = inputs
         if is_ragged(query):
             raise TypeError(message("query", "must be dense", query_shape=query.shape))
@@ -273,6 +278,12 @@ class AttentionPoolingLayer(keras.Layer):
         }
 
 
+def _check_list(shapes: Sequence[Any]) -> None:
+    if len(shapes) < 2:
+        expected = "must be a list [query, keys] or [query, keys, history_ids]"
+        raise ValueError(message("inputs", expected, shapes=[tuple(shape) for shape in shapes]))
+
+
 def _check_units(units: Any) -> tuple[int, ...]:
     if isinstance(units, str) or not isinstance(units, Sequence):
         expected = "must be a list or tuple of integers"
@@ -302,5 +313,3 @@ def _serialize_activation(activation: Any) -> Any:
 
 def _copy(original: Any, **overrides: Any) -> Any:
     return original.__class__.from_config({**original.get_config(), **overrides})
-
-

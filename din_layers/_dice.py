@@ -141,9 +141,7 @@ class Dice(keras.Layer):
         if mask is not None:
             axes = [f"axis {i}".replace(" ", "_") for i in range(len(shape))]
             masked = axes[: min(len(mask.shape), len(shape) - 1)]
-            check_axes(
-                inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked))
-            )
+            check_axes(inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked)))
 
     def _batch_statistics(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the valid positions, and move the moving ones."""

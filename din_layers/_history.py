@@ -92,7 +92,7 @@ class History(abc.ABC):
         return ops.where(self.count > 0, per_row, _scalar(otherwise, per_row))
 
     def max(self, x: Tensor) -> Tensor:
-        """Return the largest values of the valid events (..., dim): (batch, dim), 0 for no event."""
+        """Return the largest values (..., dim) of the valid events of each row: (batch, dim)."""
         lowest = _scalar(-float("inf"), x)
         candidates = x if self.valid is None else ops.where(self._valid_like(x), x, lowest)
         return self.non_empty(self._largest(candidates, lowest), 0.0)
@@ -243,23 +243,18 @@ class HistoryReader:
         self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
     ) -> None:
         """Check static shapes and dtypes of real or symbolic tensors."""
-        expected = {self.sequence_name: (_shape(sequence), "batch time dim")}
-        check_axes(**expected)
+        axes = {self.sequence_name: (_shape(sequence), "batch time dim")}
+        check_axes(**axes)
         check_ragged(self.sequence_name, sequence)
         for mask in masks:
-            check_axes(**expected, mask=(_shape(mask), "batch time"))
+            check_axes(**axes, mask=(_shape(mask), "batch time"))
             check_ragged("mask", mask, rows_of=sequence)
         if self.mask_required and not masks and not is_ragged(sequence):
             expected = "must be given, or attached to the sequence, with `supports_masking=True`"
             raise ValueError(message("mask", expected, mask=None, sequence_shape=_shape(sequence)))
-        name = self.companion_name
-        wanted = "must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths"
         for companion in companions:
-            shape, lengths = _shape(companion), self._are_lengths(companion, sequence)
-            axes = ("batch 1" if len(shape) == 2 else "batch") if lengths else "batch time"
-            check_axes(wanted, **expected, **{name: (shape, axes)})
-            self._check_dtype(companion, lengths)
-            check_ragged(name, companion, rows_of=sequence)
+            self._check_companion(companion, sequence, axes)
+            check_ragged(self.companion_name, companion, rows_of=sequence)
 
     def read(
         self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
@@ -275,30 +270,27 @@ class HistoryReader:
                 self._restrict_by_ids(history, companion)
         return history
 
-    def compute_mask(
-        self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
-    ) -> Tensor:
-        """Return the mask (batch, time) for the next layer, or None where nothing is invalid."""
-        if not companions and not masks:
-            return None
-        if isinstance(sequence, keras.KerasTensor):
-            return keras.KerasTensor(sequence.shape[:2], "bool", ragged=is_ragged(sequence))
-        history = self.read(sequence, companions, masks)
-        return None if history.valid is None else history.restore(history.valid)
-
     def _are_lengths(self, companion: Tensor, sequence: Tensor) -> bool:
         shape = _shape(companion)
         if len(shape) != 2:
             return len(shape) < 2
+        if companion.dtype == "string":
+            return False
         return shape[1] == 1 and not (self.single_event_ids and _shape(sequence)[1] == 1)
 
-    def _check_dtype(self, companion: Tensor, lengths: bool) -> None:
+    def _check_companion(
+        self, companion: Tensor, sequence: Tensor, sequence_axes: dict[str, tuple[Shape, str]]
+    ) -> None:
+        name, shape = self.companion_name, _shape(companion)
+        lengths = self._are_lengths(companion, sequence)
+        axes = ("batch 1" if len(shape) == 2 else "batch") if lengths else "batch time"
+        expected = "must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths"
+        check_axes(expected, **sequence_axes, **{name: (shape, axes)})
         dtype = keras.backend.standardize_dtype(companion.dtype)
         strings = isinstance(self.hist_mask_value, str) and not lengths
         if not (dtype == "string" if strings else "int" in dtype):
             expected = "must be strings like `hist_mask_value`" if strings else "must be integers"
-            name = self.companion_name
-            received = {f"{name}_dtype": dtype, f"{name}_shape": _shape(companion)}
+            received = {f"{name}_dtype": dtype, f"{name}_shape": shape}
             raise TypeError(message(name, expected, **received))
 
     def _restrict_by_ids(self, history: History, ids: Tensor) -> None:

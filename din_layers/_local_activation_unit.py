@@ -26,7 +26,7 @@ from keras import ops
 
 from din_layers._history import History, PaddedHistory, Tensor
 
-Activation = Callable[[Tensor], Tensor]  # a function or a Keras layer
+Activation = Callable[..., Tensor]  # a function or a Keras layer
 
 
 class LocalActivationUnit(keras.Layer):

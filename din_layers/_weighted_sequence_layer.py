@@ -16,6 +16,7 @@ from din_layers._history import (
     masks_of,
     wide_dtype,
 )
+from din_layers._valid_positions import valid_positions
 
 
 def _divide_by_sum(history: History, weights: Tensor) -> Tensor:
@@ -23,8 +24,11 @@ def _divide_by_sum(history: History, weights: Tensor) -> Tensor:
 
 
 def _divide_by_norm(history: History, weights: Tensor) -> Tensor:
+    # Relative to the largest weight, no square overflows and not all of them vanish.
+    top = ops.stop_gradient(history.max(ops.abs(weights)))
+    weights = ops.divide_no_nan(weights, history.spread(top))
     squares = history.sum(ops.square(weights))
-    # All weights are 0 where `squares` is; the root of 1 has a finite gradient there.
+    # Where `squares` is 0, all weights are; the root of 1 has a finite gradient there.
     norm = ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares)))
     return weights / history.spread(norm)
 
@@ -136,7 +140,7 @@ class WeightedSequenceLayer(keras.Layer):
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Tensor:
         sequence, companions, _, masks = self._checked(inputs, previous_mask)
-        return self.reader.compute_mask(sequence, companions, masks)
+        return valid_positions(self.reader, sequence, companions, masks)
 
     def _normalise(self, history: History, weights: Tensor) -> Tensor:
         name = self.weight_normalization

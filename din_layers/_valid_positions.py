@@ -1,0 +1,62 @@
+"""The mask that a layer which keeps the time axis passes on."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from din_layers._history import HistoryReader, Tensor, is_ragged
+
+
+def valid_positions(
+    reader: HistoryReader, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
+) -> Tensor:
+    """Return the mask (batch, time), ragged if the sequence is, or None where all is valid."""
+    if not companions:
+        if not masks:
+            return None
+        if len(masks) == 1 and is_ragged(masks[0]) == is_ragged(sequence):
+            return masks[0]
+    return ValidPositions(**dataclasses.asdict(reader))(
+        sequence, companions=list(companions), masks=list(masks)
+    )
+
+
+@keras.saving.register_keras_serializable(package="din_layers")
+class ValidPositions(keras.Layer):
+    """Combine all sources of validity to one mask.
+
+    A functional model records the masks that it passes on as tensors of its graph, so what
+    computes them must be a layer that is saved with the model. Keras's own `Embedding` leaves a
+    `NotEqual` there in the same way.
+
+    Args:
+        **kwargs: The attributes of a `HistoryReader`, and those of every Keras layer.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        fields = [field.name for field in dataclasses.fields(HistoryReader)]
+        self._reader_config = {key: kwargs.pop(key) for key in fields if key in kwargs}
+        super().__init__(**kwargs)
+        self.reader = HistoryReader(**self._reader_config)
+        self.supports_masking = True
+
+    def call(self, sequence: Tensor, companions: Any = (), masks: Any = ()) -> Tensor:
+        """Return the mask (batch, time), ragged if the sequence is."""
+        history = self.reader.read(sequence, companions, masks)
+        if history.valid is None:
+            history.restrict_to_lengths(ops.full(ops.shape(sequence)[:1], 2**31 - 1, "int32"))
+        return history.restore(history.valid)
+
+    def compute_output_spec(
+        self, sequence: Tensor, companions: Any = (), masks: Any = ()
+    ) -> keras.KerasTensor:
+        return keras.KerasTensor(sequence.shape[:2], "bool", ragged=is_ragged(sequence))
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> None:
+        """Return None: a mask has no mask."""
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), **self._reader_config}

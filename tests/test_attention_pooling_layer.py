@@ -1,0 +1,287 @@
+"""What only AttentionPoolingLayer has: scores, activations, statistics, dropout, its errors."""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+from cases import DIM, as_ragged, layer_of, mlp, randomize
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import batches, garbage
+
+import din_layers
+
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # see test_laws.py
+
+
+@pytest.mark.parametrize("name", ["attend", "attend_raw", "attend_sequence"])
+@given(data=st.data())
+def test_the_scores_are_the_weights_of_the_events(name, data):
+    layer = layer_of(name)
+    batch = data.draw(batches(queries=1 if layer.mode == "sequence" else None))
+    inputs, mask = [batch.query, batch.sequence], [None, tf.constant(batch.valid)]
+    output, scores = layer(inputs, mask=mask, return_attention_scores=True)
+    np.testing.assert_array_equal(output, layer(inputs, mask=mask))
+    assert scores.shape == (len(batch.valid), batch.query.shape[1], batch.valid.shape[1])
+    for row, (events, valid) in enumerate(zip(batch.sequence, batch.valid, strict=True)):
+        np.testing.assert_array_equal(np.asarray(scores[row])[:, ~valid], 0)
+        expected = oracles.attention_scores(
+            np.float64(batch.query[row]), np.float64(events[valid]), *mlp(layer), scale=False
+        )
+        if layer.weight_normalization:
+            expected = oracles.softmax(expected)
+        np.testing.assert_allclose(np.asarray(scores[row])[:, valid].T, expected, **CLOSE)
+
+
+def test_scores_of_ragged_keys_are_dense():
+    layer = layer_of("attend")
+    keys = tf.RaggedTensor.from_row_lengths(tf.ones((3, DIM)), [1, 0, 2])
+    _, scores = layer([tf.ones((3, 2, DIM)), keys], return_attention_scores=True)
+    expected = [[[1, 0]] * 2, [[0, 0]] * 2, [[0.5, 0.5]] * 2]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+@given(batch=batches(), garbage=garbage())
+def test_padding_does_not_enter_the_statistics_of_dice(ragged, batch, garbage):
+    """PEERS line 7: outputs, gradients and saved statistics are those of the events alone."""
+
+    # With a single event the variance is 0: a tiny epsilon would magnify rounding by 10,000.
+    dice = din_layers.Dice(epsilon=1e-2)
+
+    def train(sequence, valid):
+        layer = din_layers.AttentionPoolingLayer((5, 4), att_activation=dice)
+        layer.build([(None, None, DIM), (None, None, DIM)])
+        randomize(layer)
+        sequence = tf.constant(sequence)
+        with tf.GradientTape() as tape:
+            tape.watch(sequence)
+            keys = as_ragged(sequence, batch) if valid is None else sequence
+            output = layer([tf.constant(batch.query), keys], mask=valid, training=True)
+        gradient = tape.gradient(output, sequence, unconnected_gradients="zero")
+        return np.asarray(output), tf.convert_to_tensor(gradient).numpy(), layer.get_weights()
+
+    mask = tf.constant(batch.valid)
+    output, gradient, weights = train(batch.sequence, mask)
+    spoilt = batch.garbage_where_invalid(garbage).sequence
+    other = train(spoilt, None if ragged else mask)
+    np.testing.assert_allclose(other[0], output, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(other[1], gradient, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(gradient[~batch.valid], 0)
+    for a, b in zip(other[2], weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def batch_of(queries=1, time=5):
+    rng = np.random.default_rng(3)
+    query = rng.normal(size=(4, queries, DIM)).astype("float32")
+    keys = rng.normal(size=(4, time, DIM)).astype("float32")
+    ids = np.array([[1] * time, [0] * time, [2, 0, 3] + [0] * (time - 3), [4] + [0] * (time - 1)])
+    return [query, keys, ids]
+
+
+ACTIVATIONS = {
+    "none": None,
+    "name": "relu",
+    "function": keras.activations.tanh,
+    "dice": "dice",
+    "dice_with_arguments": din_layers.Dice(momentum=0.5),
+    "prelu": keras.layers.PReLU(),
+    "batch_norm": keras.layers.BatchNormalization(),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_that_keras_takes(name):
+    layer = din_layers.AttentionPoolingLayer((6, 3), att_activation=ACTIVATIONS[name])
+    layer.build([(None, None, DIM), (None, None, DIM)])
+    weights = len(layer.weights)
+    inputs = batch_of()
+    output = layer(inputs, training=True)
+    assert len(layer.weights) == weights
+    np.testing.assert_array_equal(output[1], 0)
+    again = din_layers.AttentionPoolingLayer.from_config(layer.get_config())
+    again.build([(None, None, DIM), (None, None, DIM)])
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(layer(inputs), again(inputs))
+
+
+def test_batch_normalization_sees_no_padding():
+    layer = din_layers.AttentionPoolingLayer(
+        (6,), att_activation=keras.layers.BatchNormalization(momentum=0.0)
+    )
+    query, keys, ids = batch_of()
+    layer([query, keys, ids], training=True)
+    kernel, bias = layer.unit.dense_layers[0].get_weights()
+    rows, times = np.nonzero(ids)
+    q, k = query[rows, 0], keys[rows, times]
+    hidden = np.concatenate([q, k, q - k, q * k], -1) @ kernel + bias
+    mean, variance = layer.unit.activations[0].get_weights()[2:]
+    np.testing.assert_allclose(mean, hidden.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(variance, hidden.var(0), rtol=1e-4, atol=1e-5)
+
+
+def test_each_hidden_layer_starts_from_other_weights_and_each_layer_too():
+    """PEERS line 13: the seed of the initializer is not fixed."""
+    initializer = keras.initializers.RandomNormal()
+    first, second = (
+        din_layers.AttentionPoolingLayer((12, 12), kernel_initializer=initializer) for _ in range(2)
+    )
+    for layer in (first, second):
+        layer.build([(None, 1, 3), (None, None, 3)])
+    assert not np.allclose(first.get_weights()[0], second.get_weights()[0])
+    assert not np.allclose(first.get_weights()[0], first.get_weights()[2])
+
+
+def test_dropout_drops_weights_in_training_only():
+    layer = din_layers.AttentionPoolingLayer(dropout=0.5, seed=1)
+    inputs = [np.ones((1, 1, 4), "float32"), np.ones((1, 1000, 4), "float32")]
+    _, scores = layer(inputs, return_attention_scores=True, training=True)
+    assert 0.4 < np.mean(np.asarray(scores) == 0) < 0.6
+    np.testing.assert_allclose(np.asarray(scores).max(), 2 / 1000, rtol=1e-4)
+    _, scores = layer(inputs, return_attention_scores=True)
+    np.testing.assert_allclose(scores, 1 / 1000, rtol=1e-4)
+
+
+def test_regularizers_and_constraints_reach_every_kernel():
+    layer = din_layers.AttentionPoolingLayer(
+        (4,), kernel_regularizer=keras.regularizers.L2(1.0), kernel_constraint="non_neg"
+    )
+    layer.build([(None, 1, 3), (None, None, 3)])
+    expected = sum((np.float64(k.numpy()) ** 2).sum() for k in layer.weights if "kernel" in k.path)
+    np.testing.assert_allclose(sum(layer.losses), expected, rtol=1e-5)
+    constrained = [w.constraint is not None for w in layer.trainable_weights]
+    assert constrained == ["kernel" in w.path for w in layer.trainable_weights]
+
+
+def test_scores_beyond_every_sentinel_are_still_ordered():
+    """Adding -1e9 to invalid scores loses against a valid score of -2e9."""
+    layer = din_layers.AttentionPoolingLayer((), att_activation=None)
+    layer.build([(None, 1, 1), (None, None, 1)])
+    kernel = np.array([[0.0], [1.0], [0.0], [0.0]])  # the score is the key itself
+    layer.set_weights([kernel, np.zeros(1)])
+    keys = np.array([[[-2e9], [-3e9], [5.0]]], "float32")
+    _, scores = layer(
+        [np.ones((1, 1, 1), "float32"), keys, np.array([[1, 1, 0]])], return_attention_scores=True
+    )
+    np.testing.assert_array_equal(scores, [[[1, 0, 0]]])
+
+
+def test_the_mask_goes_on_from_a_weighted_sequence_only():
+    inputs = [keras.Input((1, 3)), keras.Input((None, 3)), keras.Input((None,), dtype="int32")]
+    summed = din_layers.AttentionPoolingLayer()(inputs)
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        din_layers.SequencePoolingLayer(supports_masking=True)(summed)
+    weighted = din_layers.AttentionPoolingLayer(mode="sequence")(inputs)
+    pooled = din_layers.SequencePoolingLayer("sum", supports_masking=True)(weighted)
+    model = keras.Model(inputs, [summed, pooled])
+    batch = batch_of()
+    attention = [
+        layer for layer in model.layers if isinstance(layer, din_layers.AttentionPoolingLayer)
+    ]
+    attention[1].set_weights(attention[0].get_weights())
+    np.testing.assert_allclose(*model(batch), **CLOSE)
+
+
+SHAPES = [
+    ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
+    ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
+    (
+        "2-D query",
+        lambda q, k, i: [q[:, 0], k],
+        ValueError,
+        "`query` must have shape (batch, queries, dim). "
+        "Received: query.shape=(4, 3), keys.shape=(4, 5, 3)",
+    ),
+    (
+        "2-D keys",
+        lambda q, k, i: [q, k[:, :, 0]],
+        ValueError,
+        "`keys` must have shape (batch, time, dim). "
+        "Received: query.shape=(4, 1, 3), keys.shape=(4, 5)",
+    ),
+    (
+        "another dim",
+        lambda q, k, i: [q[..., :2], k],
+        ValueError,
+        "`keys` must have shape (batch, time, dim) with the `dim` of `query`. "
+        "Received: query.shape=(4, 1, 2), keys.shape=(4, 5, 3)",
+    ),
+    ("another batch", lambda q, k, i: [q[:2], k], ValueError, "with the `batch` of `query`"),
+    (
+        "ids of another time",
+        lambda q, k, i: [q, k, i[:, :4]],
+        ValueError,
+        "`history_ids` must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths. "
+        "Received: keys.shape=(4, 5, 3), history_ids.shape=(4, 4)",
+    ),
+    ("float ids", lambda q, k, i: [q, k, i * 1.0], TypeError, "`history_ids` must be integers"),
+    ("bool ids", lambda q, k, i: [q, k, i > 0], TypeError, "`history_ids` must be integers"),
+    (
+        "string ids",
+        lambda q, k, i: [q, k, i.astype(str)],
+        TypeError,
+        "`history_ids` must be integers. "
+        "Received: history_ids.dtype='string', history_ids.shape=(4, 5)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "spoil", "error", "text"), SHAPES, ids=[s[0] for s in SHAPES])
+def test_bad_inputs_are_refused_and_the_layer_stays_usable(name, spoil, error, text):
+    layer = din_layers.AttentionPoolingLayer((4,))
+    inputs = batch_of()
+    for built in (False, True):
+        with pytest.raises(error) as caught:
+            layer(keras.tree.map_structure(tf.convert_to_tensor, spoil(*inputs)))
+        assert text in str(caught.value)
+        assert layer.built == built or "history_ids" in text
+        assert layer(inputs).shape == (4, 1, 3)
+
+
+def test_other_errors_of_a_call():
+    layer = din_layers.AttentionPoolingLayer(mode="sequence")
+    query, keys, ids = batch_of(queries=2)
+    with pytest.raises(ValueError, match=r"`query` must have shape \(batch, 1, dim\) when"):
+        layer([query, keys, ids])
+    layer([query[:, :1], keys, ids])
+    with pytest.raises(ValueError, match="`keys` must have the `dim` that the layer was built"):
+        layer([query[:, :1, :2], keys[:, :, :2], ids])
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(batch, time\)"):
+        layer([query[:, :1], keys], mask=tf.ones((4, 5, 1), "bool"))
+    with pytest.raises(ValueError, match="`keys` must have a known `dim`"):
+        din_layers.AttentionPoolingLayer()([keras.Input((1, 3)), keras.Input((None, None))])
+    ragged = tf.RaggedTensor.from_row_lengths(tf.ones((4, 3)), [1, 1, 1, 1])
+    with pytest.raises(TypeError, match="`query` must be dense"):
+        layer([ragged, ragged])
+    other = tf.RaggedTensor.from_row_lengths(tf.ones((4,), "int32"), [2, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"`history_ids` must have rows of lengths \[1, 1, 1, 1\]"):
+        layer([tf.ones((4, 1, 3)), ragged, other])
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        ({"att_hidden_units": 80}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": "80"}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": (8, 0)}, ValueError, "`att_hidden_units` must be at least 1"),
+        ({"att_hidden_units": (8, 2.0)}, TypeError, "`att_hidden_units` must be an integer"),
+        ({"att_activation": "dise"}, ValueError, '`att_activation` must be "dice", a Keras layer'),
+        ({"att_activation": din_layers.Dice}, TypeError, '`att_activation` must be "dice"'),
+        ({"weight_normalization": "softmax"}, TypeError, "`weight_normalization` must be a bool"),
+        (
+            {"mode": "mean"},
+            ValueError,
+            "`mode` must be one of 'sum', 'sequence'. Received: mode='mean'",
+        ),
+        ({"hist_mask_value": 0.5}, TypeError, "`hist_mask_value` must be an integer or a string"),
+        ({"scale": None}, TypeError, "`scale` must be a bool"),
+        ({"dropout": 1.5}, ValueError, "`dropout` must lie between 0.0 and 1.0"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0"),
+    ],
+)
+def test_bad_arguments(config, error, text):
+    with pytest.raises(error) as caught:
+        din_layers.AttentionPoolingLayer(**config)
+    assert text in str(caught.value)

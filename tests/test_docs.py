@@ -1,0 +1,59 @@
+"""The code in README and docstrings does what it says; the package's numbers agree."""
+
+import doctest
+import importlib.metadata
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import din_layers
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_readme_names_every_public_class():
+    for name in din_layers.custom_objects:
+        assert f"| `{name}`" in README
+
+
+@pytest.mark.parametrize("name", din_layers.custom_objects)
+def test_the_example_of_the_docstring(name):
+    layer = din_layers.custom_objects[name]
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
+    names = {"np": np, "keras": keras, "tf": tf, "din_layers": din_layers}
+    test = parser.get_doctest(inspect.getdoc(layer), names, name, None, 0)
+    assert test.examples
+    assert runner.run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", din_layers.custom_objects)
+def test_the_docstring_has_every_argument_and_section(name):
+    layer = din_layers.custom_objects[name]
+    text = inspect.getdoc(layer)
+    for section in ("Args:", "Call arguments:", "Output shape:", "Raises:", "Example:"):
+        assert section in text
+    for argument in inspect.signature(layer.__init__).parameters:
+        if argument not in ("self", "kwargs"):
+            assert f"    {argument}: " in text, argument
+
+
+def test_versions_and_names_agree():
+    assert importlib.metadata.version("din-layers") == din_layers.__version__
+    assert f"## [{din_layers.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert set(din_layers.custom_objects) | {"custom_objects", "__version__"} == set(
+        din_layers.__all__
+    )

@@ -1,0 +1,142 @@
+"""What only SequencePoolingLayer has: its errors, and what the mask must not do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import din_layers
+
+SEQUENCE = np.arange(24, dtype="float32").reshape(2, 4, 3)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max", "sqrtn"])
+def test_without_any_source_every_position_counts(mode):
+    layer = din_layers.SequencePoolingLayer(mode)
+    lengths = np.array([4, 4])
+    np.testing.assert_array_equal(layer(SEQUENCE), layer([SEQUENCE, lengths]))
+
+
+def test_integers_are_pooled_in_the_compute_dtype():
+    output = din_layers.SequencePoolingLayer("mean")(np.array([[[1], [2]]]))
+    assert output.dtype == "float32"
+    np.testing.assert_array_equal(output, [[[1.5]]])
+
+
+def test_a_long_float16_history_does_not_overflow():
+    layer = din_layers.SequencePoolingLayer("mean", dtype="mixed_float16")
+    np.testing.assert_array_equal(layer(np.full((1, 1000, 1), 1000.0)), [[[1000]]])
+
+
+def test_a_mask_is_required_with_supports_masking():
+    layer = din_layers.SequencePoolingLayer("sum", supports_masking=True)
+    with pytest.raises(ValueError, match=r"`mask` must be given.* Received: mask=None"):
+        layer(SEQUENCE)
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        layer([SEQUENCE, np.array([1, 2])])
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        layer(keras.Input((None, 3)))
+    assert layer(SEQUENCE, mask=tf.ones((2, 4), "bool")).shape == (2, 1, 3)
+    ragged = tf.RaggedTensor.from_tensor(SEQUENCE, lengths=[1, 2])
+    assert layer(ragged).shape == (2, 1, 3)
+    assert layer.supports_masking
+
+
+def test_emits_no_mask():
+    ids = keras.Input((None,), dtype="int32")
+    pooled = din_layers.SequencePoolingLayer()(keras.layers.Embedding(5, 3, mask_zero=True)(ids))
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        din_layers.SequencePoolingLayer(supports_masking=True)(pooled)
+
+
+def test_a_ragged_mask_or_ids_can_cut_a_ragged_sequence_further():
+    ragged = tf.RaggedTensor.from_row_lengths(tf.constant([[1.0], [2], [4], [8]]), [3, 0, 1])
+    layer = din_layers.SequencePoolingLayer("sum")
+    mask = ragged.with_values(tf.constant([True, False, True, False]))
+    np.testing.assert_array_equal(layer(ragged, mask=mask)[:, 0, 0], [5, 0, 0])
+    ids = ragged.with_values(tf.constant([0, 7, 7, 7]))
+    np.testing.assert_array_equal(layer([ragged, ids])[:, 0, 0], [6, 0, 8])
+    np.testing.assert_array_equal(layer([ragged, ids], mask=[mask, None])[:, 0, 0], [4, 0, 0])
+    dense = tf.constant([[True, True, False], [True] * 3, [True] * 3])
+    np.testing.assert_array_equal(layer(ragged, mask=dense)[:, 0, 0], [3, 0, 8])
+    np.testing.assert_array_equal(layer([ragged, np.array([1, 1, 1])])[:, 0, 0], [1, 0, 8])
+
+
+def test_embedding_of_ragged_ids_with_mask_zero():
+    ids = tf.ragged.constant([[1, 0, 2], []], dtype="int32")
+    embedding = keras.layers.Embedding(3, 2, mask_zero=True)
+    table = np.array([[9.0, 9], [1, 2], [3, 4]])
+    embedding.build()
+    embedding.set_weights([table])
+    pooled = din_layers.SequencePoolingLayer("mean")(embedding(ids))
+    np.testing.assert_array_equal(pooled, [[[2, 3]], [[0, 0]]])
+
+
+@pytest.mark.parametrize("value", [7, -1, 300])
+def test_ids_of_a_narrow_type_and_any_mask_value(value):
+    ids = np.array([[7, 0, 7, 255], [1, 2, 3, 4]], "uint8")
+    layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=value)
+    expected = (SEQUENCE * (ids.astype(int) != value)[..., None]).sum(1, keepdims=True)
+    np.testing.assert_array_equal(layer([SEQUENCE, ids]), expected)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "text"),
+    [
+        (SEQUENCE[0], ValueError, "`sequence` must have shape (batch, time, dim). Received: "),
+        (
+            [SEQUENCE, np.array([1, 2, 3])],
+            ValueError,
+            "`lengths` must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths. "
+            "Received: sequence.shape=(2, 4, 3), lengths.shape=(3,)",
+        ),
+        ([SEQUENCE, np.ones((2, 2), int)], ValueError, "lengths.shape=(2, 2)"),
+        ([SEQUENCE, np.ones((2, 1, 1), int)], ValueError, "lengths.shape=(2, 1, 1)"),
+        ([SEQUENCE, np.array(3)], ValueError, "lengths.shape=()"),
+        (
+            [SEQUENCE, np.array([1.0, 2.0])],
+            TypeError,
+            "`lengths` must be integers. Received: lengths.dtype='float32', lengths.shape=(2,)",
+        ),
+        ([SEQUENCE, np.array([True, False])], TypeError, "lengths.dtype='bool'"),
+        (
+            tf.ragged.constant([[[1.0, 2.0]], [[3.0, 4.0]]]),
+            ValueError,
+            "`sequence` must be ragged in its time axis only",
+        ),
+    ],
+)
+def test_bad_inputs(inputs, error, text):
+    layer = din_layers.SequencePoolingLayer()
+    for symbolic in (False, True):
+        as_inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        if hasattr(inputs, "row_splits"):
+            as_inputs = inputs
+        elif symbolic:
+            as_inputs = keras.tree.map_structure(
+                lambda x: keras.KerasTensor(x.shape, x.dtype), as_inputs
+            )
+        with pytest.raises(error) as caught:
+            layer(as_inputs)
+        assert text in str(caught.value)
+    assert layer(SEQUENCE).shape == (2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        (
+            {"mode": "median"},
+            ValueError,
+            "`mode` must be one of 'sum', 'mean', 'max', 'sqrtn'. Received: mode='median'",
+        ),
+        ({"mode": None}, ValueError, "`mode` must be one of"),
+        ({"supports_masking": 1}, TypeError, "`supports_masking` must be a bool"),
+        ({"hist_mask_value": None}, TypeError, "`hist_mask_value` must be an integer or a string"),
+        ({"hist_mask_value": True}, TypeError, "`hist_mask_value` must be an integer or a string"),
+    ],
+)
+def test_bad_arguments(config, error, text):
+    with pytest.raises(error) as caught:
+        din_layers.SequencePoolingLayer(**config)
+    assert text in str(caught.value)

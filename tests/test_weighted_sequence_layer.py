@@ -1,0 +1,169 @@
+"""What only WeightedSequenceLayer has: the combiners of TensorFlow, its mask, its errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given
+from strategies import Batch, batches
+
+import din_layers
+
+COMBINERS = {"sum": (None, "sum"), "mean": ("sum", "sum"), "sqrtn": ("sqrtn", "sum")}
+
+
+def batch_of(weights, valid=None):
+    weights = np.array(weights, "float32")
+    sequence = np.arange(1, 3 * weights.size + 1, dtype="float32").reshape(*weights.shape, 3)
+    valid = np.ones(weights.shape, bool) if valid is None else np.array(valid)
+    return Batch(sequence, valid, weights, np.ones((len(weights), 1, 3), "float32"))
+
+
+@pytest.mark.parametrize("combiner", COMBINERS)
+@given(batch=batches())
+@example(batch=batch_of([[1, 3], [0, 0]]))  # a sum of 0
+@example(batch=batch_of([[1e-30, 2e-30], [1e30, 2e30]]))  # whose squares leave float32
+@example(batch=batch_of([[0.5, -0.5], [2, -1]]))
+def test_it_is_embedding_lookup_sparse(combiner, batch):
+    """Every combiner of `tf.nn.embedding_lookup_sparse`, with weights and without."""
+    norm, mode = COMBINERS[combiner]
+    pooled = din_layers.SequencePoolingLayer(mode)(
+        din_layers.WeightedSequenceLayer(norm)(
+            [batch.sequence, batch.weights], mask=[tf.constant(batch.valid), None]
+        )
+    )
+    np.testing.assert_allclose(pooled[:, 0], looked_up(batch, combiner, True), rtol=1e-4, atol=1e-5)
+    unweighted = din_layers.SequencePoolingLayer(combiner)(
+        batch.sequence, mask=tf.constant(batch.valid)
+    )
+    expected = looked_up(batch, combiner, False)
+    np.testing.assert_allclose(unweighted[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+
+def looked_up(batch, combiner, weighted):
+    """TensorFlow's own result, in float64, for rows that have events; zeros for the others."""
+    table = np.float64(batch.sequence.reshape(-1, batch.sequence.shape[-1]))
+    result = np.zeros((len(batch.valid), table.shape[1]))
+    for row, valid in enumerate(batch.valid):
+        weights = np.float64(batch.weights[row, valid])
+        if not valid.any() or (weighted and combiner != "sum" and weights.sum() == 0):
+            continue  # an empty row is an error there, a sum of 0 a division by zero
+        ids = np.flatnonzero(valid) + row * len(valid)
+        where = np.stack([np.zeros_like(ids), np.arange(len(ids))], 1)
+        sparse = [tf.SparseTensor(where, x, [1, len(ids)]) for x in (ids, weights)]
+        result[row] = tf.nn.embedding_lookup_sparse(
+            table, sparse[0], sparse[1] if weighted else None, combiner=combiner
+        )[0]
+    return result
+
+
+def test_a_sum_of_zero_gives_zeros_and_finite_gradients():
+    weights = tf.constant([[1.0, -1.0], [0.0, 0.0]])
+    sequence = tf.ones((2, 2, 3))
+    for norm in ("sum", "sqrtn"):
+        with tf.GradientTape() as tape:
+            tape.watch([weights, sequence])
+            output = din_layers.WeightedSequenceLayer(norm)([sequence, weights])
+        assert all(np.isfinite(g).all() for g in tape.gradient(output, [weights, sequence]))
+        np.testing.assert_array_equal(output[1], 0)
+        if norm == "sum":
+            np.testing.assert_array_equal(output[0], 0)
+
+
+@given(batch=batches())
+def test_weights_with_and_without_a_last_axis(batch):
+    """PEERS line 8: also when there are as many rows as positions."""
+    layer = din_layers.WeightedSequenceLayer()
+    mask = [tf.constant(batch.valid), None]
+    flat = layer([batch.sequence, batch.weights], mask=mask)
+    column = layer([batch.sequence, batch.weights[..., None]], mask=mask)
+    np.testing.assert_array_equal(flat, column)
+
+
+def test_the_mask_that_goes_on_has_every_source_in_it():
+    ids, lengths = np.array([[1, 2, 0, 3], [4, 5, 6, 7]]), np.array([4, 2])
+    embedding = keras.layers.Embedding(9, 2, mask_zero=True)
+    inputs = [keras.Input((None,), dtype="int32"), keras.Input((), dtype="int32")]
+    sequence = embedding(inputs[0])
+    weighted = din_layers.WeightedSequenceLayer(None)(
+        [sequence, inputs[1], keras.ops.ones_like(sequence[:, :, 0])]
+    )
+    count = din_layers.SequencePoolingLayer("mean", supports_masking=True)(weighted)
+    model = keras.Model(inputs, count)
+    table = np.asarray(embedding.embeddings)
+    expected = [table[[1, 2, 3]].mean(0), table[[4, 5]].mean(0)]
+    np.testing.assert_allclose(model([ids, lengths])[:, 0], expected, rtol=1e-6)
+
+
+def test_the_mask_of_the_weights_counts_too():
+    """Weights padded with -1 and read through Masking, as a padded batch has them."""
+    inputs = [keras.Input((None, 2)), keras.Input((None, 1))]
+    weights = keras.layers.Masking(-1.0)(inputs[1])
+    model = keras.Model(inputs, din_layers.WeightedSequenceLayer("sum")([inputs[0], weights]))
+    output = model([np.ones((1, 3, 2)), np.array([[[1.0], [3.0], [-1.0]]])])
+    np.testing.assert_allclose(output[0, :, 0], [0.25, 0.75, 0])
+
+
+def test_a_mask_is_required_with_supports_masking():
+    layer = din_layers.WeightedSequenceLayer(supports_masking=True)
+    inputs = [np.ones((2, 4, 3), "float32"), np.ones((2, 4), "float32")]
+    with pytest.raises(ValueError, match=r"`mask` must be given.* Received: mask=None"):
+        layer(inputs)
+    assert layer(inputs, mask=[tf.ones((2, 4), "bool"), None]).shape == (2, 4, 3)
+
+
+SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.0, 3.0]])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "text"),
+    [
+        (SEQUENCE, ValueError, "`inputs` must be a list [sequence, weights]"),
+        ([SEQUENCE], ValueError, "`inputs` must be a list [sequence, weights]"),
+        (
+            [SEQUENCE, SEQUENCE[:, :3, 0]],
+            ValueError,
+            "`weights` must have shape (batch, time) or (batch, time, 1). "
+            "Received: sequence.shape=(2, 4, 3), weights.shape=(2, 3)",
+        ),
+        ([SEQUENCE, SEQUENCE], ValueError, "weights.shape=(2, 4, 3)"),
+        ([SEQUENCE, SEQUENCE[:, 0, 0]], ValueError, "weights.shape=(2,)"),
+        ([SEQUENCE, RAGGED], TypeError, "`weights` must be ragged if and only if `sequence` is"),
+        ([SEQUENCE, SEQUENCE[:, 0, 0], SEQUENCE[:, :, 0]], TypeError, "`lengths` must be integers"),
+        (
+            [tf.RaggedTensor.from_row_lengths(tf.ones((3, 3)), [2, 1]), RAGGED],
+            ValueError,
+            "`weights` must have rows of lengths [2, 1], like the sequence. "
+            "Received: row_lengths=[1, 2]",
+        ),
+    ],
+)
+def test_bad_inputs(inputs, error, text):
+    layer = din_layers.WeightedSequenceLayer()
+    if any(hasattr(x, "row_splits") for x in inputs):
+        inputs = [x if hasattr(x, "row_splits") else tf.constant(x) for x in inputs]
+    with pytest.raises(error) as caught:
+        layer(inputs)
+    assert text in str(caught.value)
+    assert layer([SEQUENCE, SEQUENCE[:, :, 0]]).shape == (2, 4, 3)
+
+
+def test_ragged_rows_that_differ_are_refused_in_a_graph():
+    layer = din_layers.WeightedSequenceLayer()
+    function = tf.function(lambda sequence, weights: layer([sequence, weights]))
+    sequence = tf.RaggedTensor.from_row_lengths(tf.ones((3, 3)), [2, 1])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="same row lengths"):
+        function(sequence, RAGGED)
+
+
+@pytest.mark.parametrize("value", ["mean", 1, 0, "max"])
+def test_bad_normalization(value):
+    with pytest.raises(ValueError, match="`weight_normalization` must be one of True, False, 'so"):
+        din_layers.WeightedSequenceLayer(value)
+
+
+@pytest.mark.parametrize("pair", [(True, "softmax"), (False, None)])
+def test_synonyms(pair):
+    inputs = [SEQUENCE, np.arange(8, dtype="float32").reshape(2, 4)]
+    first, second = (din_layers.WeightedSequenceLayer(value)(inputs) for value in pair)
+    np.testing.assert_array_equal(first, second)
