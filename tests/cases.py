@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-import keras
 import numpy as np
 import oracles
 import tensorflow as tf
@@ -24,9 +23,6 @@ class Case:
     Attributes:
         layer: The class.
         config: Its arguments.
-        kind: "pool", "weigh" or "attend": which inputs it takes.
-        keeps_time: Whether the output has the time axis of the sequence.
-        one_query: Whether it takes a single query only.
     """
 
     layer: type
@@ -34,6 +30,7 @@ class Case:
 
     @property
     def kind(self):
+        """Which inputs it takes."""
         return {
             din_layers.SequencePoolingLayer: "pool",
             din_layers.WeightedSequenceLayer: "weigh",
@@ -42,27 +39,13 @@ class Case:
 
     @property
     def keeps_time(self):
+        """Whether the output has the time axis of the sequence."""
         return self.kind == "weigh" or self.config.get("mode") == "sequence"
 
     @property
     def queries(self):
+        """The number of queries that it takes, None for any."""
         return 1 if self.config.get("mode") == "sequence" else None
-
-    @property
-    def uses_batch_statistics(self):
-        return self.config.get("att_activation") == "dice"
-
-    def inputs(self, batch, sequence, companions, weights):
-        """Put a sequence and its companions in the order of the layer's call."""
-        if self.kind == "pool":
-            return [sequence, *companions] if companions else sequence
-        if self.kind == "weigh":
-            return [sequence, *companions, weights]
-        return [tf.convert_to_tensor(batch.query), sequence, *companions]
-
-    def mask(self, mask):
-        """Put the mask where Keras puts it: one for each input."""
-        return {"pool": mask, "weigh": [mask, None], "attend": [None, mask]}[self.kind]
 
     def expected(self, layer, batch):
         """Return the float64 result of each row on its valid events alone."""
@@ -148,40 +131,36 @@ class Source:
         read: From a batch to (companions, mask) beside the padded sequence.
         prefix: Whether it can only tell prefixes.
         ragged: Whether the sequence itself is ragged.
-        xla: Whether it works under XLA.
+        hist_mask_value: The id of an invalid position.
     """
 
     read: Callable[[Any], tuple[list[Any], Any]]
     prefix: bool = False
     ragged: bool = False
-    xla: bool = True
     hist_mask_value: int | str = NO_EVENT
 
-    def call(self, case, layer, batch, **kwargs):
-        """Call a layer on a batch of NumPy arrays or tensors."""
-        inputs, mask = self.inputs(case, batch)
+    def call(self, case, layer, batch, companions=(), **kwargs):
+        """Call a layer on a batch of NumPy arrays or tensors, with further companions."""
+        inputs, mask = self.inputs(case, batch, companions)
         return layer(inputs, mask=mask, **kwargs)
 
-    def inputs(self, case, batch):
-        """Return what to call the layer with: inputs and mask."""
-        companions, mask = self.read(batch)
-        sequence, weights = (
-            tf.convert_to_tensor(batch.sequence),
-            tf.convert_to_tensor(batch.weights),
+    def inputs(self, case, batch, companions=()):
+        """Return what to call the layer with: inputs, and the mask of the sequence among them."""
+        own_companions, mask = self.read(batch)
+        query, sequence, weights = map(
+            tf.convert_to_tensor, (batch.query, batch.sequence, batch.weights)
         )
         if self.ragged:
             sequence, weights = as_ragged(sequence, batch), as_ragged(weights, batch)
-        inputs = case.inputs(batch, sequence, companions, weights)
-        if mask is None:
-            return inputs, None
-        masks = case.mask(mask)
-        if case.kind == "pool":
-            return inputs, [mask] + [None] * len(companions) if companions else mask
-        extra = [None] * len(companions)
-        return inputs, [*masks[:1], *extra, *masks[1:]] if case.kind == "weigh" else [
-            *masks,
-            *extra,
-        ]
+        before, after = {
+            "pool": ([], []),
+            "weigh": ([], [weights]),
+            "attend": ([query], []),
+        }[case.kind]
+        inputs = [*before, sequence, *own_companions, *companions, *after]
+        if len(inputs) == 1:
+            return sequence, mask
+        return inputs, None if mask is None else [mask if x is sequence else None for x in inputs]
 
     def rows(self, case, output, batch):
         """Return the output of each row at its valid positions, or its whole pooled output."""
@@ -214,13 +193,13 @@ SOURCES = {
     "mask": Source(lambda batch: ([], tf.convert_to_tensor(batch.valid))),
     "ids": Source(lambda batch: ([tf.constant(ids(batch))], None)),
     "string_ids": Source(
-        lambda batch: ([string_ids(batch)], None), xla=False, hist_mask_value=STRING_NO_EVENT
+        lambda batch: ([string_ids(batch)], None), hist_mask_value=STRING_NO_EVENT
     ),
     "lengths": Source(lambda batch: ([tf.convert_to_tensor(batch.lengths)], None), prefix=True),
     "column_lengths": Source(
         lambda batch: ([tf.cast(batch.lengths, tf.int32)[:, None]], None), prefix=True
     ),
-    "ragged": Source(lambda batch: ([], None), ragged=True, xla=False),
+    "ragged": Source(lambda batch: ([], None), ragged=True),
     "all": Source(
         lambda batch: (
             [tf.constant(ids(batch), tf.int64), tf.cast(batch.lengths, tf.int8)],
@@ -235,6 +214,3 @@ def make(name, source, dtype="float32"):
     """Return a case, its source and its layer."""
     source = SOURCES[source]
     return CASES[name], source, layer_of(name, dtype, source.hist_mask_value)
-
-
-__all__ = ["CASES", "DIM", "SOURCES", "Case", "Source", "as_ragged", "keras", "layer_of", "make"]
