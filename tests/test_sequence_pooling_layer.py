@@ -109,10 +109,10 @@ def test_ids_of_a_narrow_type_and_any_mask_value(value):
 def test_bad_inputs(inputs, error, text):
     layer = din_layers.SequencePoolingLayer()
     for symbolic in (False, True):
-        as_inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
-        if hasattr(inputs, "row_splits"):
-            as_inputs = inputs
-        elif symbolic:
+        as_inputs = inputs
+        if not hasattr(inputs, "row_splits"):
+            as_inputs = keras.tree.map_structure(tf.convert_to_tensor, inputs)
+        if symbolic and not hasattr(inputs, "row_splits"):
             as_inputs = keras.tree.map_structure(
                 lambda x: keras.KerasTensor(x.shape, x.dtype), as_inputs
             )

@@ -46,8 +46,9 @@ def looked_up(batch, combiner, weighted):
     result = np.zeros((len(batch.valid), table.shape[1]))
     for row, valid in enumerate(batch.valid):
         weights = np.float64(batch.weights[row, valid])
-        if not valid.any() or (weighted and combiner != "sum" and weights.sum() == 0):
-            continue  # an empty row is an error there, a sum of 0 a division by zero
+        divisor = {"sum": 1, "mean": weights.sum(), "sqrtn": (weights**2).sum()}[combiner]
+        if not valid.any() or (weighted and divisor == 0):
+            continue  # an empty row is an error there, a divisor of 0 gives NaN
         ids = np.flatnonzero(valid) + row * len(valid)
         where = np.stack([np.zeros_like(ids), np.arange(len(ids))], 1)
         sparse = [tf.SparseTensor(where, x, [1, len(ids)]) for x in (ids, weights)]
