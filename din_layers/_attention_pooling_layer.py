@@ -20,6 +20,7 @@ from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
+    as_list,
     is_ragged,
     masks_of,
     wide_dtype,
@@ -65,8 +66,8 @@ class AttentionPoolingLayer(keras.Layer):
             integer lengths (batch,) or (batch, 1) may stand there, where more than `time` counts
             as `time` and less than 0 as 0.
         mask: The Keras mask of the history, boolean (batch, time), or a list of one for each
-            input; Keras passes those that `Embedding(mask_zero=True)` and `Masking` attach. The
-            mask of `query` is not used: every query gets its result.
+            input, that of the query first; Keras passes those that `Embedding(mask_zero=True)`
+            and `Masking` attach. The mask of `query` is not used: every query gets its result.
         return_attention_scores: Whether to return `(output, scores)`.
 
     All sources of validity are ANDed; without any, every position is valid. Invalid positions may
@@ -233,14 +234,13 @@ class AttentionPoolingLayer(keras.Layer):
     def _checked(
         self, inputs: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        if not isinstance(inputs, list | tuple):
-            inputs = [inputs]
+        inputs = as_list(inputs)
         _check_list([x.shape for x in inputs])
         query, keys, *companions = inputs
         if is_ragged(query):
             raise TypeError(message("query", "must be dense", query_shape=query.shape))
         self._check_shapes(tuple(query.shape), tuple(keys.shape))
-        masks = masks_of(mask[1:] if isinstance(mask, list | tuple) else mask)
+        masks = masks_of(mask, inputs, unread=1)
         self.reader.check(keys, companions, masks)
         return query, keys, companions, masks
 

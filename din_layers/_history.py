@@ -322,9 +322,27 @@ def check_ragged(name: str, x: Tensor, rows_of: Tensor = None) -> None:
             raise ValueError(message(name, expected, row_lengths=lengths))
 
 
-def masks_of(mask: Tensor) -> list[Tensor]:
-    """Return the masks in Keras's `mask` argument: None, one mask, or one for each input."""
-    return [m for m in (mask if isinstance(mask, list | tuple) else [mask]) if m is not None]
+def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Tensor]:
+    """Return the masks of the history that Keras's `mask` argument holds.
+
+    Args:
+        mask: None, the mask of the history, or a list of one for each input.
+        inputs: The inputs of the layer.
+        unread: How many of the first inputs are not part of the history.
+    """
+    if isinstance(mask, list | tuple):
+        if len(mask) != len(inputs):
+            expected = "must be one mask or a list of one for each input"
+            raise ValueError(message("mask", expected, masks=len(mask), inputs=len(inputs)))
+        mask = list(mask[unread:])
+    else:
+        mask = [mask]
+    return [m for m in mask if m is not None]
+
+
+def as_list(inputs: Tensor) -> list[Tensor]:
+    """Return the inputs of a layer that may have been called on one tensor."""
+    return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
 
 
 def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:

@@ -48,6 +48,8 @@ class LocalActivationUnit(keras.Layer):
         super().__init__(**kwargs)
         self.dense_layers = [*(dense for dense, _ in hidden_layers), output_layer]
         self.activations = [activation for _, activation in hidden_layers]
+        # Keras warns of a lost mask else; `history` knows it all.
+        self.supports_masking = True
 
     def build(self, events_shape: Any) -> None:
         """Build all weights from the shape (..., dim) of the events."""
@@ -58,6 +60,9 @@ class LocalActivationUnit(keras.Layer):
         for dense, activation in zip(self.dense_layers, self.activations, strict=False):
             if isinstance(activation, keras.Layer):
                 activation.build((None, dense.units))
+
+    def compute_mask(self, events: Tensor, previous_mask: Tensor) -> None:
+        """Return None: the scores carry no mask."""
 
     def call(self, events: Tensor, query: Tensor, history: History) -> Tensor:
         """Return the scores (..., queries) of aligned events (..., dim).

@@ -7,7 +7,14 @@ import keras
 from keras import ops
 
 from din_layers._checks import check_bool, check_choice, check_id
-from din_layers._history import History, HistoryReader, Tensor, masks_of, wide_dtype
+from din_layers._history import (
+    History,
+    HistoryReader,
+    Tensor,
+    as_list,
+    masks_of,
+    wide_dtype,
+)
 
 
 def _mean(history: History, events: Tensor) -> Tensor:
@@ -101,8 +108,8 @@ class SequencePoolingLayer(keras.Layer):
         """Return None: the output has no time axis left."""
 
     def _checked(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        sequence, *companions = inputs if isinstance(inputs, list | tuple) else [inputs]
-        masks = masks_of(mask)
+        sequence, *companions = as_list(inputs)
+        masks = masks_of(mask, as_list(inputs))
         self.reader.check(sequence, companions, masks)
         return sequence, companions, masks
 

@@ -11,6 +11,7 @@ from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
+    as_list,
     check_ragged,
     is_ragged,
     masks_of,
@@ -149,11 +150,13 @@ class WeightedSequenceLayer(keras.Layer):
     def _checked(
         self, inputs: Tensor, mask: Tensor
     ) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        if not isinstance(inputs, list | tuple) or len(inputs) < 2:
+        inputs = as_list(inputs)
+        if len(inputs) < 2:
             expected = "must be a list [sequence, weights] or [sequence, lengths, weights]"
-            raise ValueError(message("inputs", expected, inputs=inputs))
+            shapes = [tuple(x.shape) for x in inputs]
+            raise ValueError(message("inputs", expected, shapes=shapes))
         sequence, *companions, weights = inputs
-        masks = masks_of(mask)
+        masks = masks_of(mask, inputs)
         self.reader.check(sequence, companions, masks)
         check_axes(
             "must have shape (batch, time) or (batch, time, 1)",

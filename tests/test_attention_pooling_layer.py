@@ -240,6 +240,34 @@ def test_bad_inputs_are_refused_and_the_layer_stays_usable(name, spoil, error, t
         assert layer(inputs).shape == (4, 1, 3)
 
 
+def test_a_list_of_masks_has_one_for_each_input():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys, _ = batch_of()
+    mask = tf.constant(np.arange(5) < np.array([[2], [0], [5], [1]]))
+    expected = layer([query, keys], mask=mask)
+    np.testing.assert_array_equal(layer([query, keys], mask=[None, mask]), expected)
+    # The first mask is the query's, which is not used.
+    everything = layer([query, keys])
+    np.testing.assert_array_equal(layer([query, keys], mask=[mask, None]), everything)
+    for masks in ([mask], [None, mask, mask]):
+        with pytest.raises(ValueError, match="`mask` must be one mask or a list of one for each"):
+            layer([query, keys], mask=masks)
+    for pool in (din_layers.SequencePoolingLayer(), din_layers.SequencePoolingLayer("max")):
+        with pytest.raises(ValueError, match=r"Received: masks=2, inputs=1"):
+            pool(keys, mask=[None, mask])
+        np.testing.assert_array_equal(pool(keys, mask=[mask]), pool(keys, mask=mask))
+
+
+def test_ragged_values_with_a_mask_of_their_own_raise_no_warning():
+    """`tf.ragged.map_flat_values` leaves the mask of the flat ids on the flat values."""
+    embedding = keras.layers.Embedding(9, 3, mask_zero=True)
+    ids = tf.ragged.constant([[3, 5], [], [7]])
+    keys = tf.ragged.map_flat_values(embedding, ids)
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query = embedding(tf.constant([[1], [2], [3]]))
+    np.testing.assert_array_equal(layer([query, keys]), layer([query, embedding(ids)]))
+
+
 def test_other_errors_of_a_call():
     layer = din_layers.AttentionPoolingLayer(mode="sequence")
     query, keys, ids = batch_of(queries=2)
