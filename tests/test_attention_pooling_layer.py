@@ -217,7 +217,12 @@ SHAPES = [
         "Received: keys.shape=(4, 5, 3), history_ids.shape=(4, 4)",
     ),
     ("float ids", lambda q, k, i: [q, k, i * 1.0], TypeError, "`history_ids` must be integers"),
-    ("bool ids", lambda q, k, i: [q, k, i > 0], TypeError, "`history_ids` must be integers"),
+    (
+        "bool ids",
+        lambda q, k, i: [q, k, i > 0],
+        TypeError,
+        "`history_ids` must be integers (a mask goes into `mask`). Received: ",
+    ),
     (
         "string ids",
         lambda q, k, i: [q, k, i.astype(str)],
