@@ -7,12 +7,14 @@ import keras
 from keras import ops
 
 from din_layers._checks import (
+    Shape,
     check_axes,
     check_bool,
     check_choice,
     check_id,
     check_integer,
     check_number,
+    check_numeric,
     message,
 )
 from din_layers._dice import Dice
@@ -27,6 +29,8 @@ from din_layers._history import (
 )
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
 from din_layers._valid_positions import valid_positions
+
+_INPUTS = "a list [query, keys] or [query, keys, history_ids]"
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -64,7 +68,7 @@ class AttentionPoolingLayer(keras.Layer):
             history, dense or `tf.RaggedTensor`; `history_ids`, integer or string (batch, time),
             are valid where they differ from `hist_mask_value`. Instead of ids, or beside them,
             integer lengths (batch,) or (batch, 1) may stand there, where more than `time` counts
-            as `time` and less than 0 as 0.
+            as `time` and less than 0 as 0. Beside one position, (batch, 1) are ids.
         mask: The Keras mask of the history, boolean (batch, time), or a list of one for each
             input, that of the query first; Keras passes those that `Embedding(mask_zero=True)`
             and `Masking` attach. The mask of `query` is not used: every query gets its result.
@@ -174,19 +178,20 @@ class AttentionPoolingLayer(keras.Layer):
         return function
 
     def build(self, input_shape: Any) -> None:
-        single = not isinstance(input_shape[0], list | tuple)
-        _check_list([input_shape] if single else input_shape)
-        query, keys, *_ = input_shape
-        self._check_shapes(tuple(query), tuple(keys))
-        self.dim = int(keys[-1])
+        query, keys = _query_and_keys(input_shape)
+        self._check_shapes(query, keys)
+        self.dim = keys[-1]
         self.unit.build((None, self.dim))
 
     def call(
         self, inputs: Tensor, mask: Tensor = None, return_attention_scores: bool = False
     ) -> Any:
         query, keys, companions, masks = self._checked(inputs, mask)
+        query = ops.cast(query, self.compute_dtype)
         history = self.reader.read(keys, companions, masks)
-        events = history.events(keys, wide_dtype(self.compute_dtype))
+        # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
+        # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
+        events = history.events(keys, wide_dtype(self.compute_dtype), fill=1.0)
         weights = self._weights(history, events, query)
         output = self._pool(history, events, weights)
         if not return_attention_scores:
@@ -212,17 +217,19 @@ class AttentionPoolingLayer(keras.Layer):
         self, inputs: Tensor, mask: Tensor = None, return_attention_scores: bool = False
     ) -> Any:
         query, keys, _, _ = self._checked(inputs, mask)
-        batch = keys.shape[0] if query.shape[0] is None else query.shape[0]
-        queries, time = query.shape[1], keys.shape[1]
-        if self.mode == "sum":
-            output = keras.KerasTensor((batch, queries, keys.shape[2]), dtype=self.compute_dtype)
-        else:
-            output = keras.KerasTensor(
-                (batch, *keys.shape[1:]), dtype=self.compute_dtype, ragged=is_ragged(keys)
-            )
+        shape = self.compute_output_shape([query.shape, keys.shape])
+        ragged = self.mode == "sequence" and is_ragged(keys)
+        output = keras.KerasTensor(shape, self.compute_dtype, ragged=ragged)
         if not return_attention_scores:
             return output
-        return output, keras.KerasTensor((batch, queries, time), dtype=self.compute_dtype)
+        scores = (shape[0], query.shape[1], keys.shape[1])
+        return output, keras.KerasTensor(scores, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """Return the shape of the output, without that of the scores."""
+        query, keys = _query_and_keys(input_shape)
+        batch = keys[0] if query[0] is None else query[0]
+        return (batch, query[1] if self.mode == "sum" else keys[1], keys[2])
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Tensor:
         """Return the mask of the weighted events, or None for their sum."""
@@ -234,11 +241,11 @@ class AttentionPoolingLayer(keras.Layer):
     def _checked(
         self, inputs: Tensor, mask: Tensor
     ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        inputs = as_list(inputs)
-        _check_list([x.shape for x in inputs])
+        inputs = as_list(inputs, 2, _INPUTS)
         query, keys, *companions = inputs
         if is_ragged(query):
             raise TypeError(message("query", "must be dense", query_shape=query.shape))
+        check_numeric("query", query)
         self._check_shapes(tuple(query.shape), tuple(keys.shape))
         masks = masks_of(mask, inputs, unread=1)
         self.reader.check(keys, companions, masks)
@@ -278,10 +285,11 @@ class AttentionPoolingLayer(keras.Layer):
         }
 
 
-def _check_list(shapes: Sequence[Any]) -> None:
-    if len(shapes) < 2:
-        expected = "must be a list [query, keys] or [query, keys, history_ids]"
-        raise ValueError(message("inputs", expected, shapes=[tuple(shape) for shape in shapes]))
+def _query_and_keys(input_shape: Any) -> tuple[Shape, Shape]:
+    if len(input_shape) < 2 or not isinstance(input_shape[0], list | tuple):
+        raise ValueError(message("inputs", f"must be {_INPUTS}", input_shape=input_shape))
+    query, keys, *_ = input_shape
+    return tuple(query), tuple(keys)
 
 
 def _check_units(units: Any) -> tuple[int, ...]:

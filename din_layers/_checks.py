@@ -77,6 +77,13 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
+def check_numeric(name: str, x: Any) -> None:
+    """Check that a tensor holds numbers, which TensorFlow itself finds out too late."""
+    if x.dtype == "string":
+        received = {f"{name}_dtype": "string", f"{name}_shape": tuple(x.shape)}
+        raise TypeError(message(name, "must hold numbers", **received))
+
+
 def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> None:
     """Check the static shapes of tensors whose axes have names.
 

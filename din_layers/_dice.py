@@ -5,7 +5,15 @@ from typing import Any
 import keras
 from keras import ops
 
-from din_layers._checks import check_axes, check_bool, check_integer, check_number, message
+from din_layers._checks import (
+    Shape,
+    check_axes,
+    check_bool,
+    check_integer,
+    check_number,
+    check_numeric,
+    message,
+)
 from din_layers._history import Tensor, wide_dtype
 
 
@@ -133,13 +141,18 @@ class Dice(keras.Layer):
         self._check(inputs, mask)
         return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
 
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """Return the shape of the inputs."""
+        return tuple(input_shape)
+
     def _check(self, inputs: Tensor, mask: Tensor) -> None:
         shape = tuple(inputs.shape)
+        check_numeric("inputs", inputs)
         if self._channels(shape) != self.alpha.shape[0]:
             expected = f"must have {self.alpha.shape[0]} channels at axis={self.axis}"
             raise ValueError(message("inputs", expected, inputs_shape=shape))
         if mask is not None:
-            axes = [f"axis {i}".replace(" ", "_") for i in range(len(shape))]
+            axes = [f"axis_{i}" for i in range(len(shape))]
             masked = axes[: min(len(mask.shape), len(shape) - 1)]
             check_axes(inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked)))
 

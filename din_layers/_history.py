@@ -31,7 +31,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from din_layers._checks import Shape, check_axes, message
+from din_layers._checks import Shape, check_axes, check_numeric, message
 
 Tensor = Any
 
@@ -72,13 +72,13 @@ class History(abc.ABC):
     def _restrict_aligned(self, valid: Tensor) -> None:
         self.valid = valid if self.valid is None else ops.logical_and(self.valid, valid)
 
-    def keep(self, x: Tensor) -> Tensor:
-        """Put zeros at the invalid positions of an aligned tensor."""
-        return x if self.valid is None else ops.where(self._valid_like(x), x, _scalar(0, x))
+    def keep(self, x: Tensor, fill: float = 0.0) -> Tensor:
+        """Put `fill` at the invalid positions of an aligned tensor."""
+        return x if self.valid is None else ops.where(self._valid_like(x), x, _scalar(fill, x))
 
-    def events(self, x: Tensor, dtype: str) -> Tensor:
-        """Align what the caller gave, (batch, time, ...), zero where invalid."""
-        return self.keep(ops.cast(self._align(x), dtype))
+    def events(self, x: Tensor, dtype: str, fill: float = 0.0) -> Tensor:
+        """Align what the caller gave, (batch, time, ...), with `fill` where invalid."""
+        return self.keep(ops.cast(self._align(x), dtype), fill)
 
     @cached_property
     def count(self) -> Tensor:
@@ -93,9 +93,15 @@ class History(abc.ABC):
 
     def max(self, x: Tensor) -> Tensor:
         """Return the largest values (..., dim) of the valid events of each row: (batch, dim)."""
-        lowest = _scalar(-float("inf"), x)
-        candidates = x if self.valid is None else ops.where(self._valid_like(x), x, lowest)
-        return self.non_empty(self._largest(candidates, lowest), 0.0)
+        lowest = -float("inf")
+        return self.non_empty(self._largest(self.keep(x, lowest), _scalar(lowest, x)), 0.0)
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Average aligned (..., dim), zero where invalid, over each row: (batch, dim)."""
+        share = 1.0 / ops.cast(self.non_empty(self.count, 1.0), x.dtype)
+        # A sum of large numbers may overflow where their mean does not: divide first.
+        shares = self.keep(ops.ones_like(x[..., :1]) * self.spread(share))
+        return ops.squeeze(self.weighted_sum(shares, x), 1)
 
     def softmax(self, scores: Tensor) -> Tensor:
         """Normalise scores (..., queries) over the valid events of each row, 0 where invalid."""
@@ -245,9 +251,11 @@ class HistoryReader:
         """Check static shapes and dtypes of real or symbolic tensors."""
         axes = {self.sequence_name: (_shape(sequence), "batch time dim")}
         check_axes(**axes)
+        check_numeric(self.sequence_name, sequence)
         check_ragged(self.sequence_name, sequence)
         for mask in masks:
             check_axes(**axes, mask=(_shape(mask), "batch time"))
+            check_numeric("mask", mask)
             check_ragged("mask", mask, rows_of=sequence)
         if self.mask_required and not masks and not is_ragged(sequence):
             expected = "must be given, or attached to the sequence, with `supports_masking=True`"
@@ -274,8 +282,6 @@ class HistoryReader:
         shape = _shape(companion)
         if len(shape) != 2:
             return len(shape) < 2
-        if companion.dtype == "string":
-            return False
         return shape[1] == 1 and not (self.single_event_ids and _shape(sequence)[1] == 1)
 
     def _check_companion(
@@ -342,9 +348,19 @@ def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Te
     return [m for m in mask if m is not None]
 
 
-def as_list(inputs: Tensor) -> list[Tensor]:
-    """Return the inputs of a layer that may have been called on one tensor."""
-    return list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+def as_list(inputs: Tensor, least: int, expected: str) -> list[Tensor]:
+    """Return the inputs of a layer, which may be one tensor, if there are at least `least`."""
+    tensors: list[Tensor] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if len(tensors) < least:
+        shapes = [_shape(x) for x in tensors]
+        raise ValueError(message("inputs", f"must be {expected}", shapes=shapes))
+    return tensors
+
+
+def first_shape(input_shape: Any) -> Shape:
+    """Return the first of several shapes, or the only one."""
+    single = not isinstance(input_shape[0], list | tuple)
+    return tuple(input_shape if single else input_shape[0])
 
 
 def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class IdLayer(keras.layers.Layer):
 
         if tf.is_tensor(inputs):
             return inputs
-        if inputs is None or isinstance(inputs, dict) or _holds_symbolic(inputs):
+        if inputs is None or isinstance(inputs, dict) or _holds_tensors(inputs):
             raise TypeError(message("inputs", "must be one tensor", inputs=inputs))
         if isinstance(inputs, np.ndarray) and inputs.dtype == object:
             if inputs.size == 0:
@@ -123,9 +123,11 @@ def plain_string(name: str, value: str) -> str:
     return str(value)
 
 
-def _holds_symbolic(inputs: Any) -> bool:
+def _holds_tensors(inputs: Any) -> bool:
+    import tensorflow as tf
+
     return isinstance(inputs, (list, tuple)) and any(
-        isinstance(item, keras.KerasTensor) for item in inputs
+        isinstance(item, keras.KerasTensor) or tf.is_tensor(item) for item in inputs
     )
 
 

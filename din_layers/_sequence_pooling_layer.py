@@ -6,32 +6,31 @@ from typing import Any
 import keras
 from keras import ops
 
-from din_layers._checks import check_bool, check_choice, check_id
+from din_layers._checks import Shape, check_bool, check_choice, check_id
 from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
     as_list,
+    first_shape,
     masks_of,
     wide_dtype,
 )
 
 
-def _mean(history: History, events: Tensor) -> Tensor:
-    return history.sum(events) / _divisor(history, events)
+def _sum(history: History, events: Tensor) -> Tensor:
+    return history.sum(events)
 
 
 def _sqrtn(history: History, events: Tensor) -> Tensor:
-    return history.sum(events) / ops.sqrt(_divisor(history, events))
-
-
-def _divisor(history: History, events: Tensor) -> Tensor:
-    return ops.cast(history.non_empty(history.count, 1.0), events.dtype)
+    return history.sum(events) / ops.sqrt(
+        ops.cast(history.non_empty(history.count, 1.0), events.dtype)
+    )
 
 
 _MODES: dict[str, Callable[[History, Tensor], Tensor]] = {
-    "sum": lambda history, events: history.sum(events),
-    "mean": _mean,
+    "sum": _sum,
+    "mean": History.mean,
     "max": History.max,
     "sqrtn": _sqrtn,
 }
@@ -54,7 +53,8 @@ class SequencePoolingLayer(keras.Layer):
         inputs: The sequence, float (batch, time, dim), dense or `tf.RaggedTensor`; or a list of
             it and of what tells which positions are valid: integer lengths (batch,) or
             (batch, 1), where more than `time` counts as `time` and less than 0 as 0; or integer
-            or string ids (batch, time), valid where they differ from `hist_mask_value`.
+            or string ids (batch, time), valid where they differ from `hist_mask_value`. Beside
+            a sequence of one position, (batch, 1) are lengths unless `hist_mask_value` is set.
         mask: The Keras mask, boolean (batch, time); Keras passes the one that
             `Embedding(mask_zero=True)` and `Masking` attach to the sequence.
 
@@ -88,7 +88,12 @@ class SequencePoolingLayer(keras.Layer):
         self.mask_required = check_bool("supports_masking", supports_masking)
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
         self.reader = HistoryReader(
-            "sequence", "lengths", self.hist_mask_value, mask_required=self.mask_required
+            "sequence",
+            "lengths",
+            self.hist_mask_value,
+            mask_required=self.mask_required,
+            # Who sets the id of an invalid position gives ids, also beside a single position.
+            single_event_ids=self.hist_mask_value != 0,
         )
         self.supports_masking = True
 
@@ -101,15 +106,20 @@ class SequencePoolingLayer(keras.Layer):
 
     def compute_output_spec(self, inputs: Tensor, mask: Tensor = None) -> keras.KerasTensor:
         sequence, _, _ = self._checked(inputs, mask)
-        batch, _, dim = sequence.shape
-        return keras.KerasTensor((batch, 1, dim), dtype=self.compute_dtype)
+        return keras.KerasTensor(self.compute_output_shape(sequence.shape), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """Return (batch, 1, dim) for the shape of the sequence, or a list that begins with it."""
+        batch, _, dim = first_shape(input_shape)
+        return (batch, 1, dim)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> None:
         """Return None: the output has no time axis left."""
 
     def _checked(self, inputs: Tensor, mask: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        sequence, *companions = as_list(inputs)
-        masks = masks_of(mask, as_list(inputs))
+        inputs = as_list(inputs, 1, "a sequence or a list [sequence, lengths]")
+        sequence, *companions = inputs
+        masks = masks_of(mask, inputs)
         self.reader.check(sequence, companions, masks)
         return sequence, companions, masks
 

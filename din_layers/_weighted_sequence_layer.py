@@ -6,13 +6,22 @@ from typing import Any
 import keras
 from keras import ops
 
-from din_layers._checks import check_axes, check_bool, check_choice, check_id, message
+from din_layers._checks import (
+    Shape,
+    check_axes,
+    check_bool,
+    check_choice,
+    check_id,
+    check_numeric,
+    message,
+)
 from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
     as_list,
     check_ragged,
+    first_shape,
     is_ragged,
     masks_of,
     wide_dtype,
@@ -21,17 +30,25 @@ from din_layers._valid_positions import valid_positions
 
 
 def _divide_by_sum(history: History, weights: Tensor) -> Tensor:
+    weights = _relative(history, weights)
     return ops.divide_no_nan(weights, history.spread(history.sum(weights)))
 
 
 def _divide_by_norm(history: History, weights: Tensor) -> Tensor:
-    # Relative to the largest weight, no square overflows and not all of them vanish.
-    top = ops.stop_gradient(history.max(ops.abs(weights)))
-    weights = ops.divide_no_nan(weights, history.spread(top))
+    weights = _relative(history, weights)
     squares = history.sum(ops.square(weights))
     # Where `squares` is 0, all weights are; the root of 1 has a finite gradient there.
     norm = ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares)))
     return weights / history.spread(norm)
+
+
+def _relative(history: History, weights: Tensor) -> Tensor:
+    """Divide by the largest weight, so that no sum overflows and no square vanishes.
+
+    The normalised weights, and so their gradients, do not depend on this divisor.
+    """
+    top = ops.stop_gradient(history.max(ops.abs(weights)))
+    return ops.divide_no_nan(weights, history.spread(top))
 
 
 _NORMALISE: dict[str | None, Callable[[History, Tensor], Tensor]] = {
@@ -75,7 +92,8 @@ class WeightedSequenceLayer(keras.Layer):
             (batch, time) or (batch, time, 1), ragged if the sequence is. Between them may stand
             what tells which positions are valid: integer lengths (batch,) or (batch, 1), where
             more than `time` counts as `time` and less than 0 as 0; or integer or string ids
-            (batch, time), valid where they differ from `hist_mask_value`.
+            (batch, time), valid where they differ from `hist_mask_value`. Beside a sequence of
+            one position, (batch, 1) are lengths unless `hist_mask_value` is set.
         mask: The Keras mask, boolean (batch, time), or a list of one for each input; Keras passes
             those that `Embedding(mask_zero=True)` and `Masking` attach.
 
@@ -118,7 +136,12 @@ class WeightedSequenceLayer(keras.Layer):
         self.mask_required = check_bool("supports_masking", supports_masking)
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
         self.reader = HistoryReader(
-            "sequence", "lengths", self.hist_mask_value, mask_required=self.mask_required
+            "sequence",
+            "lengths",
+            self.hist_mask_value,
+            mask_required=self.mask_required,
+            # Who sets the id of an invalid position gives ids, also beside a single position.
+            single_event_ids=self.hist_mask_value != 0,
         )
         self.supports_masking = True
 
@@ -135,9 +158,12 @@ class WeightedSequenceLayer(keras.Layer):
 
     def compute_output_spec(self, inputs: Tensor, mask: Tensor = None) -> keras.KerasTensor:
         sequence, *_ = self._checked(inputs, mask)
-        return keras.KerasTensor(
-            sequence.shape, dtype=self.compute_dtype, ragged=is_ragged(sequence)
-        )
+        shape = self.compute_output_shape(sequence.shape)
+        return keras.KerasTensor(shape, self.compute_dtype, ragged=is_ragged(sequence))
+
+    def compute_output_shape(self, input_shape: Any) -> Shape:
+        """Return the shape of the sequence from a list that begins with it."""
+        return first_shape(input_shape)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Tensor:
         sequence, companions, _, masks = self._checked(inputs, previous_mask)
@@ -150,11 +176,8 @@ class WeightedSequenceLayer(keras.Layer):
     def _checked(
         self, inputs: Tensor, mask: Tensor
     ) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        inputs = as_list(inputs)
-        if len(inputs) < 2:
-            expected = "must be a list [sequence, weights] or [sequence, lengths, weights]"
-            shapes = [tuple(x.shape) for x in inputs]
-            raise ValueError(message("inputs", expected, shapes=shapes))
+        expected = "a list [sequence, weights] or [sequence, lengths, weights]"
+        inputs = as_list(inputs, 2, expected)
         sequence, *companions, weights = inputs
         masks = masks_of(mask, inputs)
         self.reader.check(sequence, companions, masks)
@@ -166,6 +189,7 @@ class WeightedSequenceLayer(keras.Layer):
                 "batch time" if len(weights.shape) == 2 else "batch time 1",
             ),
         )
+        check_numeric("weights", weights)
         check_ragged("weights", weights, rows_of=sequence)
         if is_ragged(weights) != is_ragged(sequence):
             expected = "must be ragged if and only if `sequence` is"

@@ -47,7 +47,7 @@ from movielens import (
     unseen,
 )
 
-# What takes seconds to import is imported where it is needed: a mistyped option is answered at once.
+# What is slow to import is imported where it is needed: a mistyped option is answered at once.
 if TYPE_CHECKING:
     from din import Answer, Run
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     Ask = Callable[[Ints, Ints, Ints], Answer]
 
 
-# The table -----------------------------------------------------------------------------------
+# The table -------------------------------------------------------------------------------------
 
 FEW = 20_000  # training examples; with fewer, the seed moves the scores more than the pooling does
 
@@ -198,10 +198,9 @@ def heat_map(weights: Floats, row_labels: list[str], column_labels: list[str]) -
     # At least from a quarter to four times, so that noise does not look like attention.
     doublings = max(2, math.ceil(math.log2(weights.max())))
     most = 2.0**doublings
-    figure = Figure(
-        figsize=(4.6 + 0.36 * len(column_labels), 4.0 + 0.34 * len(row_labels)),
-        layout="constrained",
-    )
+    # Titles, names of the axes and the scale need their room, however few films there are.
+    width, height = 4.6 + 0.36 * max(len(column_labels), 8), 4.0 + 0.34 * max(len(row_labels), 8)
+    figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     # Clipped, because a weight of 0 has no logarithm and would be left blank.
     image = axes.imshow(
@@ -391,7 +390,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
         flush=True,
     )
 
-    # Only now, with arguments and data in order: TensorFlow takes seconds to start, and writes lines
+    # Only now, with arguments and data in order: TensorFlow takes seconds to start and writes lines
     # of its own to standard error, where bad arguments or data get exactly one.
     import din
 

@@ -187,6 +187,7 @@ def test_the_mask_goes_on_from_a_weighted_sequence_only():
 SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
+    ("string query", lambda q, k, i: [q.astype(str), k], TypeError, "`query` must hold numbers"),
     (
         "2-D query",
         lambda q, k, i: [q[:, 0], k],
@@ -241,7 +242,8 @@ def test_bad_inputs_are_refused_and_the_layer_stays_usable(name, spoil, error, t
         with pytest.raises(error) as caught:
             layer(keras.tree.map_structure(tf.convert_to_tensor, spoil(*inputs)))
         assert text in str(caught.value)
-        assert layer.built == built or "history_ids" in text
+        # Shapes of query and keys are checked before the weights are made.
+        assert layer.built == built or "history_ids" in text or error is TypeError
         assert layer(inputs).shape == (4, 1, 3)
 
 
@@ -271,6 +273,28 @@ def test_ragged_values_with_a_mask_of_their_own_raise_no_warning():
     layer = din_layers.AttentionPoolingLayer((4,))
     query = embedding(tf.constant([[1], [2], [3]]))
     np.testing.assert_array_equal(layer([query, keys]), layer([query, embedding(ids)]))
+
+
+def test_integers_are_numbers():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys = tf.ones((2, 1, 3), "int32"), tf.ones((2, 4, 3), "int32")
+    assert layer([query, keys]).dtype == layer([keras.Input((1, 3)), keras.Input((4, 3))]).dtype
+
+
+def test_padding_meets_no_singular_point_of_an_activation():
+    """Zeroed keys under a query of zeros would: a norm has no gradient at 0."""
+
+    def unit_norm(x):
+        return x / keras.ops.norm(x, axis=-1, keepdims=True)
+
+    layer = din_layers.AttentionPoolingLayer((6,), unit_norm)
+    keys = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 2)).astype("float32"))
+    mask = tf.constant([[True, False, True], [False, False, False]])
+    with tf.GradientTape() as tape:
+        output = layer([tf.zeros((2, 1, 2)), keys], mask=mask)
+        gradients = tape.gradient(output, [w.value for w in layer.trainable_weights])
+    np.testing.assert_array_equal(output[1], 0)
+    assert all(np.isfinite(g).all() for g in gradients)
 
 
 def test_other_errors_of_a_call():

@@ -192,5 +192,7 @@ def test_bad_shapes_leave_the_layer_usable():
     assert layer(np.ones((2, 5), "float32")).shape == (2, 5)
     with pytest.raises(ValueError, match=r"`inputs` must have 5 channels.*inputs.shape=\(2, 4\)"):
         layer(np.ones((2, 4), "float32"))
+    with pytest.raises(TypeError, match="`inputs` must hold numbers"):
+        layer(tf.fill((2, 5), "a"))
     with pytest.raises(ValueError, match="`mask` must have shape"):
         layer(np.ones((2, 5), "float32"), mask=tf.ones((3,), "bool"))

@@ -2,11 +2,15 @@
 
 import math
 import os
+import subprocess
+import sys
 from pathlib import Path
 
+import din
 import din_movielens
 import numpy as np
 import pytest
+from fresh_process import run_fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from movielens import (
@@ -302,7 +306,7 @@ def test_user_weighted_auc_is_the_mean_of_the_users_own(drawn):
         if len(set(label[mine])) == 2:
             aucs.append(roc_auc_score(label[mine], score[mine]))
             counts.append(mine.sum())
-    result = din_movielens.user_weighted_auc(user, label, score / 4)
+    result = din.user_weighted_auc(user, label, score / 4)
     if aucs:
         # Both sum a handful of float64 numbers, in another order.
         assert result == pytest.approx(np.average(aucs, weights=counts), abs=1e-12)
@@ -361,6 +365,45 @@ def test_bad_arguments_end_with_one_line(tmp_path, monkeypatch, capsys, argument
     refused(arguments, tmp_path, capsys)
 
 
+def test_a_folder_that_cannot_be_written_is_named_as_it_was_typed(tmp_path, capsys):
+    # Nobody can make a file there, root included.
+    message = refused(["--out", f"{os.devnull}/below"], tmp_path, capsys)
+    assert f"argument --out: cannot write into {os.devnull}/below" in message
+
+
+def test_a_dangling_link_is_refused_before_training(tmp_path, capsys):
+    (tmp_path / "out").symlink_to(tmp_path / "nowhere")
+    assert "argument --out" in refused([], tmp_path, capsys)
+
+
+def test_bad_arguments_and_data_get_one_line_in_a_real_process(tmp_path):
+    """TensorFlow writes lines of its own to standard error, which no test in this process sees."""
+    folder = write_csv(tmp_path / "csv")
+    (folder / "ratings.csv").write_bytes(RATINGS_ERRORS["odd stars"][0])
+    for arguments in (["--bogus"], ["--data", str(folder), "--out", str(tmp_path / "out")]):
+        done = subprocess.run(
+            [sys.executable, din_movielens.__file__, *arguments], capture_output=True, text=True
+        )
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("din_movielens: ")
+        assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_nothing_slow_is_imported_before_the_data_is_read(tmp_path):
+    folder = write_csv(tmp_path / "csv")  # good, but with too few ratings to hold some out
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import din_movielens
+assert din_movielens.main(["--data", sys.argv[2], "--out", sys.argv[3]]) == 2
+print({"tensorflow", "keras", "matplotlib", "pandas", "sklearn"} & set(sys.modules))
+"""
+    examples_folder = Path(din_movielens.__file__).parent
+    assert run_fresh(program, examples_folder, folder, tmp_path / "out") == "set()\n"
+
+
 def test_a_folder_in_the_place_of_a_file_is_refused_before_training(tmp_path, capsys):
     (tmp_path / "out" / "din.keras").mkdir(parents=True)
     assert "din.keras is a folder" in refused([], tmp_path, capsys)
@@ -393,14 +436,44 @@ def test_the_job_on_a_small_slice(tmp_path, capsys):
         assert 0 < float(user_auc) < 1
         assert 0 < float(log_loss) < 2
     assert "largest difference 0" in printed
+    assert "too few to tell the two models apart" in printed
     assert "Best unseen films" in printed
+
+
+def test_few_ratings_are_said_to_be_few(capsys):
+    din_movielens.print_reading_aid(din_movielens.FEW)
+    assert "too few" not in capsys.readouterr().out
+    din_movielens.print_reading_aid(din_movielens.FEW - 1)
+    assert "Only 19,999 ratings to train with: too few" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 20), (14, 1), (14, 20)])
+def test_the_picture_has_room_for_its_labels(tmp_path, rows, columns):
+    """Matplotlib warns where they leave no room for the colours."""
+    film = "W" * 29 + " (1995)"
+    row_labels = [f"{film}  gave 3.5\N{BLACK STAR}  p = 0.50"] * rows
+    column_labels = [f"{film}  3.5\N{BLACK STAR}"] * columns
+    figure = din_movielens.heat_map(np.ones((rows, columns)), row_labels, column_labels)
+    din_movielens.save(figure, tmp_path / "attention.png")
+
+
+@pytest.mark.parametrize("most", [0.5, 1.0, 3.9, 7.0])
+def test_a_plain_mean_is_the_middle_of_the_colours(most):
+    """White is 1, and a factor above 1 is as strong as the same factor below."""
+    figure = din_movielens.heat_map(np.array([[0.0, most]]), ["row"], ["one", "other"])
+    norm = figure.axes[0].images[0].norm
+    assert norm(1) == pytest.approx(0.5)
+    assert norm(1.5) - 0.5 == pytest.approx(0.5 - norm(1 / 1.5))
+    assert norm.vmax >= max(4, most)
+    # 0 is drawn as the least colour, not left blank.
+    assert not np.ma.getmaskarray(figure.axes[0].images[0].get_array()).any()
 
 
 def test_an_interrupted_job_leaves_nothing(tmp_path, monkeypatch, capsys):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(din_movielens, "train", interrupt)
+    monkeypatch.setattr(din, "train", interrupt)
     arguments = ["--limit", "2", "--history", "3", "--out", str(tmp_path / "out")]
     assert din_movielens.main(arguments) == 130
     assert list(tmp_path.iterdir()) == []

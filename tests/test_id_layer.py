@@ -270,7 +270,15 @@ def test_on_a_real_backend(backend):
     run_fresh(ON_ANOTHER_BACKEND, KERAS_BACKEND=backend)
 
 
-@pytest.mark.parametrize("inputs", [None, {"ids": ["a"]}, [keras.KerasTensor((1,), "string")]])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        None,
+        {"ids": ["a"]},
+        [keras.KerasTensor((1,), "string")],
+        [tf.constant(["a"]), tf.constant(["b"])],
+    ],
+)
 def test_inputs_that_are_not_one_tensor(inputs):
     layer = VocabLayer(["a"])
     with pytest.raises(TypeError, match=r"`inputs` must be one tensor. Received: inputs="):

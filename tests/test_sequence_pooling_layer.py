@@ -80,9 +80,40 @@ def test_ids_of_a_narrow_type_and_any_mask_value(value):
     np.testing.assert_array_equal(layer([SEQUENCE, ids]), expected)
 
 
+def test_ids_beside_a_single_position_are_not_taken_for_lengths():
+    """(batch, 1) fits both there; who sets `hist_mask_value` gives ids, which may count from 0."""
+    ids = np.array([[0], [-1], [5]])
+    for time in (1, 2):
+        sequence = np.ones((3, time, 1), "float32")
+        layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=-1)
+        pooled = layer([sequence, np.repeat(ids, time, axis=1)])
+        np.testing.assert_array_equal(pooled[:, 0, 0], [time, 0, time])
+    lengths = din_layers.SequencePoolingLayer("sum")([np.ones((3, 1, 1), "float32"), ids])
+    np.testing.assert_array_equal(lengths[:, 0, 0], [0, 0, 1])
+
+
+def test_a_mean_near_the_largest_number():
+    largest = np.finfo("float32").max
+    for ragged in (False, True):
+        sequence = tf.fill((1, 3, 1), largest)
+        sequence = tf.RaggedTensor.from_tensor(sequence) if ragged else sequence
+        pooled = din_layers.SequencePoolingLayer("mean")(sequence)
+        np.testing.assert_allclose(pooled, [[[largest]]], rtol=1e-6)
+
+
+def test_sessions_of_a_history_under_time_distributed():
+    sessions = keras.Input((3, 5, 4))
+    pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("max"))(sessions)
+    activated = keras.layers.TimeDistributed(din_layers.Dice())(pooled)
+    assert keras.Model(sessions, activated).output_shape == (None, 3, 1, 4)
+    assert din_layers.WeightedSequenceLayer().compute_output_shape([(2, 3, 4), (2, 3)]) == (2, 3, 4)
+
+
 @pytest.mark.parametrize(
     ("inputs", "error", "text"),
     [
+        ([], ValueError, "`inputs` must be a sequence or a list [sequence, lengths]. Received: "),
+        (SEQUENCE.astype(str), TypeError, "`sequence` must hold numbers. Received: "),
         (SEQUENCE[0], ValueError, "`sequence` must have shape (batch, time, dim). Received: "),
         (
             [SEQUENCE, np.array([1, 2, 3])],
@@ -108,6 +139,8 @@ def test_ids_of_a_narrow_type_and_any_mask_value(value):
 )
 def test_bad_inputs(inputs, error, text):
     layer = din_layers.SequencePoolingLayer()
+    with pytest.raises(TypeError, match="`mask` must hold numbers"):
+        layer(SEQUENCE, mask=tf.fill((2, 4), "a"))
     for symbolic in (False, True):
         as_inputs = inputs
         if not hasattr(inputs, "row_splits"):

@@ -58,6 +58,13 @@ def looked_up(batch, combiner, weighted):
     return result
 
 
+def test_weights_whose_sum_overflows():
+    weights = np.full((1, 50), 1.5e38, "float32")
+    for norm, share in (("sum", 1 / 50), ("sqrtn", 50**-0.5)):
+        output = din_layers.WeightedSequenceLayer(norm)([np.ones((1, 50, 1)), weights])
+        np.testing.assert_allclose(output, np.full((1, 50, 1), share), rtol=1e-6)
+
+
 def test_a_sum_of_zero_gives_zeros_and_finite_gradients():
     weights = tf.constant([[1.0, -1.0], [0.0, 0.0]])
     sequence = tf.ones((2, 2, 3))
@@ -129,6 +136,7 @@ SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.
         ),
         ([SEQUENCE, SEQUENCE], ValueError, "weights.shape=(2, 4, 3)"),
         ([SEQUENCE, SEQUENCE[:, 0, 0]], ValueError, "weights.shape=(2,)"),
+        ([SEQUENCE, tf.fill((2, 4), "a")], TypeError, "`weights` must hold numbers"),
         ([SEQUENCE, RAGGED], TypeError, "`weights` must be ragged if and only if `sequence` is"),
         ([SEQUENCE, SEQUENCE[:, 0, 0], SEQUENCE[:, :, 0]], TypeError, "`lengths` must be integers"),
         (
