@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import hypothesis.extra.numpy as hnp
 import numpy as np
 import tensorflow as tf
 from hypothesis import strategies as st
@@ -65,7 +64,7 @@ def row_masks(draw, time, kinds=("prefix", "suffix", "holes", "empty", "full")):
     """Draw one row's validity (time,): a prefix, a suffix, with holes, empty or full."""
     kind = draw(st.sampled_from(kinds))
     if kind == "holes":
-        return draw(hnp.arrays(bool, time))
+        return np.array(draw(st.lists(st.booleans(), min_size=time, max_size=time)), bool)
     length = {"empty": 0, "full": time}.get(kind)
     length = draw(st.integers(0, time)) if length is None else length
     positions = np.arange(time)
