@@ -51,6 +51,9 @@ class AttentionPoolingLayer(keras.Layer):
             one query only).
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
+        skip_padding: Whether padded input is computed like ragged input, from its valid events
+            alone. It pays where at most half of the positions are valid; the number of events
+            varies, so XLA cannot compile the layer then. TensorFlow backend only.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -116,6 +119,7 @@ class AttentionPoolingLayer(keras.Layer):
         mode: str = "sum",
         hist_mask_value: int | str = 0,
         scale: bool = False,
+        skip_padding: bool = False,
         dropout: float = 0.0,
         seed: int | None = None,
         kernel_initializer: Any = "glorot_uniform",
@@ -133,6 +137,13 @@ class AttentionPoolingLayer(keras.Layer):
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
         self.scale = check_bool("scale", scale)
+        self.skip_padding = check_bool("skip_padding", skip_padding)
+        if skip_padding and keras.backend.backend() != "tensorflow":
+            expected = "must be False on other backends than TensorFlow"
+            received = {"skip_padding": True, "backend": keras.backend.backend()}
+            raise ValueError(message("skip_padding", expected, **received))
+        # How many events there are is known at run time only, which XLA cannot compile.
+        self.supports_jit = not skip_padding
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         self.seed = None if seed is None else check_integer("seed", seed, minimum=0)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
@@ -189,6 +200,8 @@ class AttentionPoolingLayer(keras.Layer):
         query, keys, companions, masks = self._checked(inputs, mask)
         query = ops.cast(query, self.compute_dtype)
         history = self.reader.read(keys, companions, masks)
+        if self.skip_padding:
+            history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
         events = history.events(keys, wide_dtype(self.compute_dtype), fill=1.0)
@@ -274,6 +287,7 @@ class AttentionPoolingLayer(keras.Layer):
             "mode": self.mode,
             "hist_mask_value": self.hist_mask_value,
             "scale": self.scale,
+            "skip_padding": self.skip_padding,
             "dropout": self.dropout,
             "seed": self.seed,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),

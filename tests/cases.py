@@ -47,6 +47,14 @@ class Case:
         """The number of queries that it takes, None for any."""
         return 1 if self.config.get("mode") == "sequence" else None
 
+    def make(self, **config):
+        """Return a built layer with weights drawn from one seed."""
+        layer = self.layer(**self.config, **config)
+        if self.kind == "attend":
+            layer.build([(None, None, DIM), (None, None, DIM)])
+            randomize(layer)
+        return layer
+
     def expected(self, layer, batch):
         """Return the float64 result of each row on its valid events alone."""
         rows = zip(batch.sequence, batch.valid, batch.weights, batch.query, strict=True)
@@ -96,6 +104,10 @@ CASES = {
     "attend_raw": attention(weight_normalization=False),
     "attend_scaled": attention(scale=True),
     "attend_dice": attention(att_activation="dice"),
+    "attend_skip": attention(skip_padding=True),
+    "attend_sequence_skip_raw_dice": attention(
+        skip_padding=True, mode="sequence", weight_normalization=False, att_activation="dice"
+    ),
     "attend_linear": attention(att_hidden_units=()),
     "attend_sequence": attention(mode="sequence"),
     "attend_sequence_raw_dice": attention(
@@ -107,12 +119,7 @@ CASES = {
 @cache
 def layer_of(name, dtype="float32", hist_mask_value=NO_EVENT):
     """Return a built layer with weights drawn once; tests must not train it."""
-    case = CASES[name]
-    layer = case.layer(**case.config, hist_mask_value=hist_mask_value, dtype=dtype)
-    if case.kind == "attend":
-        layer.build([(None, None, DIM), (None, None, DIM)])
-        randomize(layer)
-    return layer
+    return CASES[name].make(hist_mask_value=hist_mask_value, dtype=dtype)
 
 
 def randomize(layer):
