@@ -5,16 +5,19 @@ This is the only file that knows about padding. A layer turns its inputs into a 
 invalid positions hold because these operations keep them, in either representation:
 
 ==================  ==========================  ===================================
-                    `PaddedHistory`             `RaggedHistory` (TensorFlow)
+                    `PaddedHistory`             `FlatHistory` (TensorFlow)
 ==================  ==========================  ===================================
 aligned tensors     (batch, time, ...)          (events, ...): no padding at all
 tensors per row     (batch, ...)                the same
 `events`, `keep`    zero at invalid positions   the same
 `spread`            per row -> aligned          the same
-`sum`, `max`        aligned -> per row          the same
+`sum`, `max` ...    aligned -> per row          the same
 `softmax`           over a row's valid events   the same
 `restore`, `pad`    aligned -> the caller's     the same
 ==================  ==========================  ===================================
+
+A flat history is a ragged sequence (`RaggedHistory`) or a padded one whose valid events were taken
+out (`PackedHistory`).
 
 Padding is replaced by zeros before anything is computed with it. Selecting afterwards is not
 enough: where an invalid position holds NaN, `0 * NaN` in the backward pass reaches the weights.

@@ -11,7 +11,8 @@ for each event; only the third belongs to the pair. Two ways to compute the sum 
 
 * padded: `k (Wk - Wd + diag(q) Wp)`, one matrix (dim, units) for each row and query, and one
   batched matrix product. The products `q * k` are never built either.
-* ragged: one matrix for each event would be too many, so the terms are computed as they stand.
+* flat (ragged, or padding skipped): one matrix for each event would be too many, so the terms are
+  computed as they stand.
 
 Reference: Deep Interest Network for Click-Through Rate Prediction, section 4.3,
 https://arxiv.org/abs/1706.06978
@@ -48,7 +49,7 @@ class LocalActivationUnit(keras.Layer):
         super().__init__(**kwargs)
         self.dense_layers = [*(dense for dense, _ in hidden_layers), output_layer]
         self.activations = [activation for _, activation in hidden_layers]
-        # Keras warns of a lost mask else; `history` knows it all.
+        # Else Keras warns that a mask is lost here; `history` has it.
         self.supports_masking = True
 
     def build(self, events_shape: Any) -> None:
@@ -68,11 +69,11 @@ class LocalActivationUnit(keras.Layer):
         """Return the scores (..., queries) of aligned events (..., dim).
 
         Args:
-            events: The aligned events (..., dim), zero where invalid.
+            events: The aligned events (..., dim), finite where invalid.
             query: The queries of each row (batch, queries, dim).
             history: Tells which events belong to which row, and which are valid.
         """
-        first = _first_layer_padded if isinstance(history, PaddedHistory) else _first_layer_ragged
+        first = _first_layer_padded if isinstance(history, PaddedHistory) else _first_layer_flat
         x = first(self.dense_layers[0], events, query, history)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
@@ -94,7 +95,7 @@ def _first_layer_padded(
     return event_part + history.spread(ops.matmul(query, wq + wd) + dense.bias)
 
 
-def _first_layer_ragged(
+def _first_layer_flat(
     dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
 ) -> Tensor:
     wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
