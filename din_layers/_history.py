@@ -304,6 +304,13 @@ class HistoryReader:
     mask_required: bool = False
     single_event_ids: bool = False
 
+    @classmethod
+    def of_sequence(cls, hist_mask_value: int | str, mask_required: bool) -> "HistoryReader":
+        """Return the reader of the layers that are called on `[sequence, lengths]`."""
+        # Who sets the id of an invalid position gives ids, also beside a single position.
+        ids = hist_mask_value != 0
+        return cls("sequence", "lengths", hist_mask_value, mask_required, single_event_ids=ids)
+
     def check(
         self, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
     ) -> None:

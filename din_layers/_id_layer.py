@@ -1,5 +1,6 @@
 """What VocabLayer and HashLayer share: the containers of ids, and who may convert them."""
 
+import abc
 from typing import Any
 
 import keras
@@ -74,13 +75,13 @@ class IdLayer(keras.layers.Layer):
         """Return the input's shape."""
         return input_shape
 
+    @abc.abstractmethod
     def _check_dtype(self, dtype: str) -> None:
         """Raise a TypeError if ids of `dtype` cannot be mapped."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def _ids(self, values: Any) -> Any:
         """Map a dense tensor of a checked dtype."""
-        raise NotImplementedError
 
     def _backend_message(self) -> str:
         return message(

@@ -87,14 +87,7 @@ class SequencePoolingLayer(keras.Layer):
         self.mode = check_choice("mode", mode, _MODES)
         self.mask_required = check_bool("supports_masking", supports_masking)
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
-        self.reader = HistoryReader(
-            "sequence",
-            "lengths",
-            self.hist_mask_value,
-            mask_required=self.mask_required,
-            # Who sets the id of an invalid position gives ids, also beside a single position.
-            single_event_ids=self.hist_mask_value != 0,
-        )
+        self.reader = HistoryReader.of_sequence(self.hist_mask_value, self.mask_required)
         self.supports_masking = True
 
     def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:

@@ -19,9 +19,19 @@ def valid_positions(
             return None
         if len(masks) == 1 and is_ragged(masks[0]) == is_ragged(sequence):
             return masks[0]
-    return ValidPositions(**dataclasses.asdict(reader))(
-        sequence, companions=list(companions), masks=list(masks)
-    )
+    if isinstance(sequence, keras.KerasTensor):
+        layer = ValidPositions(**dataclasses.asdict(reader))
+        return layer(sequence, companions=list(companions), masks=list(masks))
+    return _combine(reader, sequence, companions, masks)
+
+
+def _combine(
+    reader: HistoryReader, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
+) -> Tensor:
+    history = reader.read(sequence, companions, masks)
+    if history.valid is None:  # ids of a dtype that does not reach the id of an invalid position
+        history.restrict_to_lengths(ops.full(ops.shape(sequence)[:1], 2**31 - 1, "int32"))
+    return history.restore(history.valid)
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -45,10 +55,7 @@ class ValidPositions(keras.Layer):
 
     def call(self, sequence: Tensor, companions: Any = (), masks: Any = ()) -> Tensor:
         """Return the mask (batch, time), ragged if the sequence is."""
-        history = self.reader.read(sequence, companions, masks)
-        if history.valid is None:
-            history.restrict_to_lengths(ops.full(ops.shape(sequence)[:1], 2**31 - 1, "int32"))
-        return history.restore(history.valid)
+        return _combine(self.reader, sequence, companions, masks)
 
     def compute_output_spec(
         self, sequence: Tensor, companions: Any = (), masks: Any = ()
