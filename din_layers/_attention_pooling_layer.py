@@ -8,6 +8,7 @@ from keras import ops
 
 from din_layers._checks import (
     Shape,
+    as_list,
     check_axes,
     check_bool,
     check_choice,
@@ -22,7 +23,6 @@ from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
-    as_list,
     is_ragged,
     masks_of,
     wide_dtype,

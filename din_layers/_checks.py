@@ -112,3 +112,37 @@ def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> 
             if known != size:
                 wanted += f" with the `{axis}` of `{owner}`"
                 raise ValueError(message(name, expected or wanted, **received))
+
+
+def check_ragged(name: str, x: Any, rows_of: Any = None) -> None:
+    """Check that ragged `x` is ragged in time only and has the rows of a ragged sequence."""
+    if not hasattr(x, "row_splits"):
+        return
+    if x.ragged_rank != 1:
+        expected = "must be ragged in its time axis only"
+        received = {f"{name}_shape": tuple(x.shape), "ragged_rank": x.ragged_rank}
+        raise ValueError(message(name, expected, **received))
+    if not hasattr(rows_of, "row_splits") or x.row_splits is rows_of.row_splits:
+        return
+    import tensorflow as tf  # ragged tensors are TensorFlow's
+
+    if tf.executing_eagerly():
+        lengths, expected_lengths = (t.row_lengths().numpy().tolist() for t in (x, rows_of))
+        if lengths != expected_lengths:
+            expected = f"must have rows of lengths {expected_lengths}, like the sequence"
+            raise ValueError(message(name, expected, row_lengths=lengths))
+
+
+def as_list(inputs: Any, least: int, expected: str) -> list[Any]:
+    """Return the inputs of a layer, which may be one tensor, if there are at least `least`."""
+    tensors: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if len(tensors) < least:
+        shapes = [tuple(x.shape) for x in tensors]
+        raise ValueError(message("inputs", f"must be {expected}", shapes=shapes))
+    return tensors
+
+
+def first_shape(input_shape: Any) -> Shape:
+    """Return the first of several shapes, or the only one."""
+    single = not isinstance(input_shape[0], list | tuple)
+    return tuple(input_shape if single else input_shape[0])

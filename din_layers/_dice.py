@@ -14,7 +14,7 @@ from din_layers._checks import (
     check_numeric,
     message,
 )
-from din_layers._history import Tensor, wide_dtype
+from din_layers._history import Tensor, select, wide_dtype
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -121,14 +121,9 @@ class Dice(keras.Layer):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         self._check(inputs, mask)
-        x = ops.cast(inputs, wide_dtype(self.compute_dtype))
-        valid = None
-        if mask is not None:
-            trailing_axes = [1] * (len(x.shape) - len(mask.shape))
-            valid = ops.reshape(ops.cast(mask, "bool"), (*ops.shape(mask), *trailing_axes))
-            x = ops.where(valid, x, ops.zeros((), x.dtype))
+        x = select(mask, ops.cast(inputs, wide_dtype(self.compute_dtype)))
         if training and self.trainable:
-            mean, variance = self._batch_statistics(x, valid)
+            mean, variance = self._batch_statistics(x, mask)
         else:
             mean, variance = self._as_channels(x, self.moving_mean, self.moving_variance)
         (alpha,) = self._as_channels(x, self.alpha)
@@ -156,15 +151,15 @@ class Dice(keras.Layer):
             masked = axes[: min(len(mask.shape), len(shape) - 1)]
             check_axes(inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked)))
 
-    def _batch_statistics(self, x: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    def _batch_statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the valid positions, and move the moving ones."""
-        share = self._mean(ops.ones_like(x) if valid is None else ops.cast(valid, x.dtype))
+        # No mask reaches the last axis, so one of its entries tells the share of valid positions.
+        share = self._mean(select(mask, ops.ones_like(x[..., :1])))
         any_valid = share > 0  # also False for the NaN that a batch of no positions gives
         safe_share = ops.where(any_valid, share, ops.ones_like(share))
 
         def valid_mean(values: Tensor) -> Tensor:
-            kept = values if valid is None else ops.where(valid, values, ops.zeros((), x.dtype))
-            mean = self._mean(kept)
+            mean = self._mean(select(mask, values))
             return ops.where(any_valid, mean / safe_share, ops.zeros_like(mean))
 
         mean = valid_mean(x)

@@ -34,7 +34,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from din_layers._checks import Shape, check_axes, check_numeric, message
+from din_layers._checks import Shape, check_axes, check_numeric, check_ragged, message
 
 Tensor = Any
 
@@ -47,6 +47,15 @@ def is_ragged(x: Tensor) -> bool:
 def wide_dtype(dtype: str) -> str:
     """Return the dtype to sum values of `dtype` in: 70 events of 1,000 overflow float16."""
     return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def select(valid: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:
+    """Put `fill` where `valid`, which has the leading axes of `x`, is False; None is all True."""
+    if valid is None:
+        return x
+    missing_axes = len(x.shape) - len(valid.shape)
+    valid = ops.reshape(ops.cast(valid, "bool"), (*ops.shape(valid), *[1] * missing_axes))
+    return ops.where(valid, x, _scalar(fill, x))
 
 
 class History(abc.ABC):
@@ -77,7 +86,7 @@ class History(abc.ABC):
 
     def keep(self, x: Tensor, fill: float = 0.0) -> Tensor:
         """Put `fill` at the invalid positions of an aligned tensor."""
-        return x if self.valid is None else ops.where(self._valid_like(x), x, _scalar(fill, x))
+        return select(self.valid, x, fill)
 
     def events(self, x: Tensor, dtype: str, fill: float = 0.0) -> Tensor:
         """Align what the caller gave, (batch, time, ...), with `fill` where invalid."""
@@ -88,7 +97,7 @@ class History(abc.ABC):
         """The number of valid events of each row, float32, (batch, 1)."""
         if self.valid is None:
             return self._row_lengths()
-        return self.sum(ops.cast(self._valid_like(self.valid[..., None]), "float32"))
+        return self.sum(ops.cast(self.valid[..., None], "float32"))
 
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
         """Replace the values, (batch, dim), of the rows without valid events."""
@@ -117,11 +126,6 @@ class History(abc.ABC):
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""
         return self
-
-    def _valid_like(self, x: Tensor) -> Tensor:
-        """Return `valid` with as many axes as the aligned tensor `x`."""
-        missing_axes = len(x.shape) - len(self.valid.shape)
-        return ops.reshape(self.valid, (*ops.shape(self.valid), *[1] * missing_axes))
 
     @abc.abstractmethod
     def _align(self, x: Tensor) -> Tensor:
@@ -218,8 +222,7 @@ class FlatHistory(History):
     def _with_last_rows(self, per_row: Tensor) -> Tensor:
         """Append the rows after the last event, which the segment operations leave out.
 
-        These operations rely on the order of `rows`: on a CPU they take half the time of those
-        that do not, and that know the number of rows.
+        They rely on the order of `rows`, and are faster for it than those that take any order.
         """
         tf = _tf()
         missing = ops.cast(self.batch, "int32") - tf.shape(per_row)[0]
@@ -379,23 +382,6 @@ class HistoryReader:
         history.restrict(ids.with_values(valid) if is_ragged(ids) else valid)
 
 
-def check_ragged(name: str, x: Tensor, rows_of: Tensor = None) -> None:
-    """Check that ragged `x` is ragged in time only and has the rows of a ragged sequence."""
-    if not hasattr(x, "row_splits"):
-        return
-    if x.ragged_rank != 1:
-        expected = "must be ragged in its time axis only"
-        received = {f"{name}_shape": _shape(x), "ragged_rank": x.ragged_rank}
-        raise ValueError(message(name, expected, **received))
-    if not hasattr(rows_of, "row_splits") or x.row_splits is rows_of.row_splits:
-        return
-    if _tf().executing_eagerly():
-        lengths, expected_lengths = (t.row_lengths().numpy().tolist() for t in (x, rows_of))
-        if lengths != expected_lengths:
-            expected = f"must have rows of lengths {expected_lengths}, like the sequence"
-            raise ValueError(message(name, expected, row_lengths=lengths))
-
-
 def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Tensor]:
     """Return the masks of the history that Keras's `mask` argument holds.
 
@@ -412,21 +398,6 @@ def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Te
     else:
         mask = [mask]
     return [m for m in mask if m is not None]
-
-
-def as_list(inputs: Tensor, least: int, expected: str) -> list[Tensor]:
-    """Return the inputs of a layer, which may be one tensor, if there are at least `least`."""
-    tensors: list[Tensor] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-    if len(tensors) < least:
-        shapes = [_shape(x) for x in tensors]
-        raise ValueError(message("inputs", f"must be {expected}", shapes=shapes))
-    return tensors
-
-
-def first_shape(input_shape: Any) -> Shape:
-    """Return the first of several shapes, or the only one."""
-    single = not isinstance(input_shape[0], list | tuple)
-    return tuple(input_shape if single else input_shape[0])
 
 
 def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:

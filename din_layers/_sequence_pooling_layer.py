@@ -6,13 +6,11 @@ from typing import Any
 import keras
 from keras import ops
 
-from din_layers._checks import Shape, check_bool, check_choice, check_id
+from din_layers._checks import Shape, as_list, check_bool, check_choice, check_id, first_shape
 from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
-    as_list,
-    first_shape,
     masks_of,
     wide_dtype,
 )

@@ -8,20 +8,20 @@ from keras import ops
 
 from din_layers._checks import (
     Shape,
+    as_list,
     check_axes,
     check_bool,
     check_choice,
     check_id,
     check_numeric,
+    check_ragged,
+    first_shape,
     message,
 )
 from din_layers._history import (
     History,
     HistoryReader,
     Tensor,
-    as_list,
-    check_ragged,
-    first_shape,
     is_ragged,
     masks_of,
     wide_dtype,
