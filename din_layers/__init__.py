@@ -1,6 +1,7 @@
 """Keras 3 layers that turn a user's behaviour history into a vector, right under every mask."""
 
 from din_layers._attention_pooling_layer import AttentionPoolingLayer
+from din_layers._augru import AUGRU
 from din_layers._dice import Dice
 from din_layers._hash_layer import HashLayer
 from din_layers._sequence_pooling_layer import SequencePoolingLayer
@@ -14,6 +15,7 @@ __version__ = "0.1.0"
 custom_objects: dict[str, type] = {
     layer.__name__: layer
     for layer in (
+        AUGRU,
         AttentionPoolingLayer,
         Dice,
         HashLayer,
@@ -24,6 +26,7 @@ custom_objects: dict[str, type] = {
 }
 
 __all__ = [
+    "AUGRU",
     "AttentionPoolingLayer",
     "Dice",
     "HashLayer",

@@ -14,6 +14,7 @@ tensors per row     (batch, ...)                the same
 `sum`, `max` ...    aligned -> per row          the same
 `softmax`           over a row's valid events   the same
 `restore`, `pad`    aligned -> the caller's     the same
+`unpad`             the opposite of `pad`       the same
 ==================  ==========================  ===================================
 
 A flat history is a ragged sequence (`RaggedHistory`) or a padded one whose valid events were taken
@@ -162,6 +163,10 @@ class History(abc.ABC):
     @abc.abstractmethod
     def pad(self, x: Tensor) -> Tensor:
         """Take an aligned tensor, zero where invalid, to a dense one (batch, time, ...)."""
+
+    def unpad(self, x: Tensor) -> Tensor:
+        """Take a dense tensor (batch, time, ...), with all that it holds, to an aligned one."""
+        return self._align(x)
 
 
 class PaddedHistory(History):

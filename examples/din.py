@@ -76,22 +76,8 @@ def build_model(
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    movie = keras.Input((1,), dtype="int32", name="movie")
-    history_movies = keras.Input((None,), dtype="int32", name="history_movies")
-    history_ratings = keras.Input((None,), dtype="int32", name="history_ratings")
-
-    film_vector = _film_vector(genre_shares, film_units, genre_units, film_l2)
-    rating_embedding = keras.layers.Embedding(
-        NOT_RATED + 1, rating_units, mask_zero=True, name="rating_embedding"
-    )
-
-    def event(ids: Any, ratings: Any, name: str) -> Any:
-        # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
-        return keras.layers.Concatenate(name=name)([*film_vector(ids), rating_embedding(ratings)])
-
-    # The attention compares both part by part, so the film in question needs a rating, too.
-    candidate = event(movie, keras.ops.full_like(movie, NOT_RATED), "candidate")
-    history = event(history_movies, history_ratings, "history")
+    films = film_vectors(genre_shares, film_units, genre_units, film_l2)
+    inputs, candidate, history = rated_films(films, rating_embedding(rating_units))
     if pooling == "attention":
         attention = AttentionPoolingLayer(
             tuple(attention_units), att_activation=attention_activation, name="attention"
@@ -110,10 +96,36 @@ def build_model(
         x = Dice()(x) if activation == "dice" else keras.layers.Activation(activation)(x)
     output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
     output = keras.ops.squeeze(output, -1)
-    return keras.Model([movie, history_movies, history_ratings], output, name=pooling)
+    return keras.Model(inputs, output, name=pooling)
 
 
-def _film_vector(
+def rated_films(
+    films: Callable[[Any], list[Any]], ratings: keras.layers.Embedding
+) -> tuple[list[Any], Any, Any]:
+    """Return the inputs, the film in question (batch, 1, dim), the history (batch, history, dim).
+
+    A film's vector has the rating that it was given in it.
+    """
+    movie = keras.Input((1,), dtype="int32", name="movie")
+    history_movies = keras.Input((None,), dtype="int32", name="history_movies")
+    history_ratings = keras.Input((None,), dtype="int32", name="history_ratings")
+
+    # The attention compares both part by part, so the film in question needs a rating, too.
+    not_rated = keras.ops.full_like(movie, NOT_RATED)
+    # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
+    candidate = keras.layers.Concatenate(name="candidate")([*films(movie), ratings(not_rated)])
+    history = keras.layers.Concatenate(name="history")(
+        [*films(history_movies), ratings(history_ratings)]
+    )
+    return [movie, history_movies, history_ratings], candidate, history
+
+
+def rating_embedding(units: int) -> keras.layers.Embedding:
+    """Return the embedding of the rating that a film was given."""
+    return keras.layers.Embedding(NOT_RATED + 1, units, mask_zero=True, name="rating_embedding")
+
+
+def film_vectors(
     genre_shares: Floats, film_units: int, genre_units: int, film_l2: float
 ) -> Callable[[Any], list[Any]]:
     """Return what turns film ids into vectors; film in question and history share it."""

@@ -14,6 +14,7 @@ import din_layers
 
 NO_EVENT = 0  # the id of an invalid position
 STRING_NO_EVENT = "none"
+SCORES = 4  # AUGRU's scores are the weights, 0 to 4, over this: its scores lie between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,22 @@ class Case:
             din_layers.SequencePoolingLayer: "pool",
             din_layers.WeightedSequenceLayer: "weigh",
             din_layers.AttentionPoolingLayer: "attend",
+            din_layers.AUGRU: "evolve",
         }[self.layer]
 
     @property
     def keeps_time(self):
         """Whether the output has the time axis of the sequence."""
-        return self.kind == "weigh" or self.config.get("mode") == "sequence"
+        return (
+            self.kind == "weigh"
+            or self.config.get("mode") == "sequence"
+            or self.config.get("return_sequences", False)
+        )
+
+    @property
+    def ordered(self):
+        """Whether the order of the events matters (law 6 does not hold)."""
+        return self.kind == "evolve"
 
     @property
     def queries(self):
@@ -52,6 +63,9 @@ class Case:
         layer = self.layer(**self.config, **config)
         if self.kind == "attend":
             layer.build([(None, None, DIM), (None, None, DIM)])
+            randomize(layer)
+        if self.kind == "evolve":
+            layer.build([(None, None, DIM), (None, None)])
             randomize(layer)
         return layer
 
@@ -68,6 +82,9 @@ class Case:
             return oracles.pool(self.config["mode"], events)[None]
         if self.kind == "weigh":
             return oracles.weigh(self.config["weight_normalization"], events, weights)
+        if self.kind == "evolve":
+            states = oracles.augru(events, weights / SCORES, *gates(layer))
+            return states[1:] if self.keeps_time else states[-1]
         scores = oracles.attention_scores(query, events, *mlp(layer), scale=layer.scale)
         weights = oracles.softmax(scores) if layer.weight_normalization else scores
         return events * weights if self.keeps_time else oracles.attend(weights, events)
@@ -85,6 +102,16 @@ def mlp(layer):
 
     activations = [activation(fn) for fn in layer.unit.activations]
     return [d[0] for d in dense], [d[1] for d in dense], [*activations, lambda x: x]
+
+
+def gates(layer):
+    """Return, in float64 and as DIEN's paper has them, the weights of u, r and the candidate."""
+    kernels, recurrent, (biases, state_biases) = [
+        np.split(np.float64(w), 3, axis=-1) for w in layer.get_weights()[:2]
+    ] + [[np.split(b, 3) for b in np.float64(layer.get_weights()[2])]]
+    z, r, candidate = zip(kernels, recurrent, biases, state_biases, strict=True)
+    # Keras's gate keeps the old state, the paper's takes the new one: 1 - sigmoid(x) = sigmoid(-x).
+    return tuple(-w for w in z), r, candidate
 
 
 def attention(**config):
@@ -108,6 +135,8 @@ CASES = {
     "attend_sequence_skip_raw_dice": attention(
         skip_padding=True, mode="sequence", weight_normalization=False, att_activation="dice"
     ),
+    "evolve": Case(din_layers.AUGRU, {"units": DIM}),
+    "evolve_sequence": Case(din_layers.AUGRU, {"units": DIM, "return_sequences": True}),
     "attend_linear": attention(att_hidden_units=()),
     "attend_sequence": attention(mode="sequence"),
     "attend_sequence_raw_dice": attention(
@@ -149,7 +178,11 @@ class Source:
     def call(self, case, layer, batch, companions=(), **kwargs):
         """Call a layer on a batch of NumPy arrays or tensors, with further companions."""
         inputs, mask = self.inputs(case, batch, companions)
-        return layer(inputs, mask=mask, **kwargs)
+        output = layer(inputs, mask=mask, **kwargs)
+        if case.kind == "evolve" and case.keeps_time and not self.ragged:
+            # Invalid positions carry the state. The laws are about what the valid ones give.
+            return tf.where(batch.valid[..., None], output, tf.zeros_like(output))
+        return output
 
     def inputs(self, case, batch, companions=()):
         """Return what to call the layer with: inputs, and the mask of the sequence among them."""
@@ -163,6 +196,7 @@ class Source:
             "pool": ([], []),
             "weigh": ([], [weights]),
             "attend": ([query], []),
+            "evolve": ([], [weights / SCORES]),
         }[case.kind]
         inputs = [*before, sequence, *own_companions, *companions, *after]
         if len(inputs) == 1:

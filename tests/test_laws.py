@@ -165,7 +165,7 @@ def output_row(case, source, output, batch, row):
 
 
 @every_source
-@every_case
+@pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.ordered])
 @given(data=st.data())
 def test_the_order_of_positions_does_not_matter(name, source, data):
     """Law 6: pooling ignores it, weighting commutes with it."""

@@ -64,6 +64,24 @@ def test_02_bst_builds_and_trains():
     train(keras.Model(inputs, click))
 
 
+def test_02_dien_builds_trains_and_reloads(tmp_path):
+    inputs, query, keys = two_histories()
+    states = keras.layers.GRU(8, return_sequences=True)(keys)
+    _, scores = din_layers.AttentionPoolingLayer((8,), "dice")(
+        [query, states, inputs[0]], return_attention_scores=True
+    )
+    interest = din_layers.AUGRU(8)([states, scores])
+    click = keras.layers.Dense(1, activation="sigmoid")(interest)
+    model = keras.Model(inputs, click)
+    train(model)
+    model.save(tmp_path / "dien.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    arrays = [np.array([[3, 4, 0, 5], [0, 0, 0, 0]])] * 2 + [np.array([[6], [7]])] * 2
+    for other in (keras.models.load_model(tmp_path / "dien.keras"), clone):
+        np.testing.assert_array_equal(other(arrays), model(arrays))
+
+
 def train(model):
     rng = np.random.default_rng(0)
     history = rng.integers(1, 9, (32, 6)) * (np.arange(6) < rng.integers(0, 7, (32, 1)))
