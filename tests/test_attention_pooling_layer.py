@@ -8,9 +8,10 @@ import tensorflow as tf
 from cases import DIM, as_ragged, layer_of, mlp, randomize
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import batches, garbage
+from strategies import batches
 
 import din_layers
+from din_layers.testing import garbage
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # see test_laws.py
 

@@ -7,9 +7,10 @@ import pytest
 import tensorflow as tf
 from fresh_process import run_fresh
 from hypothesis import given
-from strategies import batches, garbage
+from strategies import batches
 
 import din_layers
+from din_layers.testing import garbage
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # a variance of float32 squares, then its root
 

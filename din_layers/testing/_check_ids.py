@@ -289,8 +289,8 @@ class ModelOnIds(Subject):
     def snippet(self, batch: Batch) -> str:
         inputs = [f"    {name!r}: {as_code(x)}," for name, x in self._arrays(batch).items()]
         names = ", ".join(repr(embedding.name) for embedding in self.embeddings)
-        rows = f"# with row 0 of the embeddings {names} set to {batch.padding}"
-        return "\n".join([rows, "inputs = {", *inputs, "}", "print(model.predict(inputs))"])
+        rows = [f"# with row 0 of {names} set to {batch.padding}"] if batch.padding else []
+        return "\n".join([*rows, "inputs = {", *inputs, "}", "print(model.predict(inputs))"])
 
 
 def _known(shape: tuple[int | None, ...]) -> tuple[int, ...]:
