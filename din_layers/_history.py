@@ -98,7 +98,8 @@ class History(abc.ABC):
         """The number of valid events of each row, float32, (batch, 1)."""
         if self.valid is None:
             return self._row_lengths()
-        return self.sum(ops.cast(self.valid[..., None], "float32"))
+        # Not `valid[..., None]`: LiteRT has no slice that adds an axis to booleans.
+        return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
 
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
         """Replace the values, (batch, dim), of the rows without valid events."""
@@ -106,8 +107,11 @@ class History(abc.ABC):
 
     def max(self, x: Tensor) -> Tensor:
         """Return the largest values (..., dim) of the valid events of each row: (batch, dim)."""
-        lowest = -float("inf")
-        return self.non_empty(self._largest(self.keep(x, lowest), _scalar(lowest, x)), 0.0)
+        lowest = _scalar(-float("inf"), x)
+        largest = self._largest(self.keep(x, -float("inf")), lowest)
+        # Not `non_empty(largest, 0.0)`: the converter to ONNX makes a product of that selection,
+        # and of -inf a NaN.
+        return ops.maximum(largest, self.non_empty(lowest, 0.0))
 
     def mean(self, x: Tensor) -> Tensor:
         """Average aligned (..., dim), zero where invalid, over each row: (batch, dim)."""
@@ -142,7 +146,7 @@ class History(abc.ABC):
 
     @abc.abstractmethod
     def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
-        """Return the largest values per row; anything for a row without positions."""
+        """Return the largest values per row, 0 or less for a row without positions."""
 
     @abc.abstractmethod
     def spread(self, per_row: Tensor) -> Tensor:

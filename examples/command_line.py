@@ -136,7 +136,7 @@ def exists(path: Path) -> bool:
 
 def publish(staging: Path, out: Path, files: Sequence[str]) -> None:
     """Move the finished files to where they belong."""
-    out.mkdir(parents=True, exist_ok=True)
     for name in files:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
         (staging / name).replace(out / name)
         print(f"wrote {out / name}")

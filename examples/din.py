@@ -45,6 +45,7 @@ def build_model(
     genre_shares: Floats,
     *,
     pooling: str = "attention",
+    candidates: int | None = 1,
     film_units: int = 16,
     genre_units: int = 8,
     rating_units: int = 8,
@@ -57,12 +58,13 @@ def build_model(
 ) -> keras.Model:
     """Probability that a user with this history likes the film in question.
 
-    Inputs: `movie` (batch, 1), `history_movies` and `history_ratings` (batch, history), ids with 0
-    for padding; histories may have any length. Output: (batch, 1).
+    Inputs: `movie` (batch, candidates), `history_movies` and `history_ratings` (batch, history),
+    ids with 0 for padding; histories may have any length. Output: (batch, candidates).
 
     Args:
         genre_shares: One row per film id: the share of each genre, zeros in row 0.
         pooling: "attention" for DIN, "mean" to compare with.
+        candidates: How many films are in question at once, with one history; None for any number.
         film_units: Size of the embedding of a film's id.
         genre_units: Size of the embedding of a genre; a film has the mean of its genres.
         rating_units: Size of the embedding of the rating that a film was given.
@@ -77,7 +79,7 @@ def build_model(
     if seed is not None:
         keras.utils.set_random_seed(seed)
     films = film_vectors(genre_shares, film_units, genre_units, film_l2)
-    inputs, candidate, history = rated_films(films, rating_embedding(rating_units))
+    inputs, candidate, history = rated_films(films, rating_embedding(rating_units), candidates)
     if pooling == "attention":
         attention = AttentionPoolingLayer(
             tuple(attention_units), att_activation=attention_activation, name="attention"
@@ -100,13 +102,15 @@ def build_model(
 
 
 def rated_films(
-    films: Callable[[Any], list[Any]], ratings: keras.layers.Embedding
+    films: Callable[[Any], list[Any]],
+    ratings: keras.layers.Embedding,
+    candidates: int | None = 1,
 ) -> tuple[list[Any], Any, Any]:
-    """Return the inputs, the film in question (batch, 1, dim), the history (batch, history, dim).
+    """Return the inputs, the candidates (batch, candidates, dim), the history (batch, time, dim).
 
     A film's vector has the rating that it was given in it.
     """
-    movie = keras.Input((1,), dtype="int32", name="movie")
+    movie = keras.Input((candidates,), dtype="int32", name="movie")
     history_movies = keras.Input((None,), dtype="int32", name="history_movies")
     history_ratings = keras.Input((None,), dtype="int32", name="history_ratings")
 
