@@ -9,8 +9,8 @@ prints one table for both; saves the DIN, loads it in a fresh process and scores
     python examples/community_feed.py --data my.csv   # your rows
     tensorboard --logdir runs/community_feed/logs
 
-In the drawn rows, what counts is what a reader had read on the topic in question, news or a long
-read; half of every history is news, so that its mean says nothing. SEEDS
+In the drawn rows, what counts is what a reader had read *on the topic in question*, news or a long
+read: attention can find that event, a mean over the history cannot.
 
 In `runs/community_feed` are then `serving/`, a SavedModel whose `score` takes raw lines and which
 loads with TensorFlow alone; `feed.keras`, to train on; `rows.csv`, the rows it was trained with;
@@ -207,7 +207,7 @@ def parser() -> Parser:
     )
     result.add_argument("--data", type=Path, metavar="FILE", help="train with the rows of this CSV")
     result.add_argument("--limit", type=whole(1), metavar="N", help="use only the first N rows")
-    add_epochs(result, 6)
+    add_epochs(result, 4)
     return result
 
 

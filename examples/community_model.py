@@ -243,7 +243,9 @@ def train(
 
 def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
     """Probability per line."""
-    return np.asarray(model.predict(dataset(lines, SCORING_BATCH), verbose=0))[:, 0]
+    # `model.predict` would compile a graph, for a handful of batches.
+    batches = [model(features) for features, _ in dataset(lines, SCORING_BATCH)]
+    return np.concatenate(batches)[:, 0]
 
 
 # Saving ----------------------------------------------------------------------------------------

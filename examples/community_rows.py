@@ -151,10 +151,10 @@ class DrawnRows:
 def draw(count: int, seed: int) -> DrawnRows:
     """Draw rows of the same format.
 
-    A reader has opened two to eight articles, each on another topic: half of them news, half long
-    reads, as their keywords tell. The article in question is on one of these topics, and they open
-    it, mostly, if they had read news on it. To know that, a model must find the one event of the
-    history with the topic in question; a mean over the history is the same for all. Two weaker
+    A reader has opened 4 to 12 articles, each on another topic and either news or a long read, as
+    its keyword tells. The article in question is on one of these topics, and they open it, mostly,
+    if they had read news on it. To know that, a model must find the one event of the history with
+    the topic in question; a mean over the history tells no more than the share of news. Two weaker
     effects need no history: device and form, and the weight of the topic among the favourites.
     """
     rng = np.random.default_rng(seed)
@@ -168,10 +168,10 @@ def draw(count: int, seed: int) -> DrawnRows:
 
 def _draw_row(rng: np.random.Generator, topics: Longs) -> tuple[list[object], float]:
     """Return a row without its label, and the log odds of an open."""
-    half = int(rng.integers(1, 5))
-    history = rng.choice(topics, 2 * half, replace=False)
-    keywords = rng.permutation(np.r_[rng.choice(NEWS, half), rng.choice(LONG_READS, half)])
-    asked = int(rng.integers(2 * half))
+    events = int(rng.integers(4, 13))
+    history = rng.choice(topics, events, replace=False)
+    keywords = rng.choice(np.r_[NEWS, LONG_READS], events)
+    asked = int(rng.integers(events))
     # The topic in question is among the favourites of every second reader.
     first = history[asked : asked + 1] if rng.random() < 0.5 else topics[:0]
     favourites = np.unique(np.r_[first, rng.choice(topics, 3)])
