@@ -10,7 +10,12 @@ prints one table for both; saves the DIN, loads it in a fresh process and scores
     tensorboard --logdir runs/community_feed/logs
 
 In the drawn rows, what counts is what a reader had read *on the topic in question*, news or a long
-read: attention can find that event, a mean over the history cannot.
+read: attention can find that event, a mean over the history cannot. Seeds 0, 1 gave, on the
+held-out rows:
+
+    attention (DIN)       AUC .8793 .8815   log loss .4322 .4309
+    mean                  AUC .6701 .6808   log loss .6471 .6535
+    (the best there is)   AUC .9060 .9095   log loss .3828 .3785
 
 In `runs/community_feed` are then `serving/`, a SavedModel whose `score` takes raw lines and which
 loads with TensorFlow alone; `feed.keras`, to train on; `rows.csv`, the rows it was trained with;
