@@ -18,12 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# TensorFlow's notes about this machine's processor would stand between the lines of the report.
-# Where it is imported already, the fresh process below shall not get other settings than this one.
-if "tensorflow" not in sys.modules:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-
 import keras
 import numpy as np
 import pandas as pd
@@ -316,18 +310,22 @@ def difference_after_reload(model_file: Path, inputs: dict[str, Ints], expected:
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder, "inputs.npz"), Path(folder, "predictions.npy")
         np.savez(asked, **inputs)
-        arguments = [str(model_file), str(asked), str(answered), str(SCORING_BATCH)]
-        process = subprocess.run(
-            [sys.executable, "-c", RELOAD, *arguments],
-            # The fresh process finds packages where this one does.
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if process.returncode:
-            raise RuntimeError(f"the saved model does not load:\n{process.stderr}")
+        run_reload(RELOAD, model_file, asked, answered, SCORING_BATCH)
         return float(np.max(np.abs(np.load(answered) - expected)))
+
+
+def run_reload(program: str, *arguments: object) -> None:
+    """Run Python source that loads a saved model, in a fresh process."""
+    process = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        # The fresh process finds packages where this one does.
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if process.returncode:
+        raise RuntimeError(f"the saved model does not load:\n{process.stderr}")
 
 
 def save_and_check(model: keras.Model, questions: Examples, file: Path) -> None:
