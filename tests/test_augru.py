@@ -7,6 +7,7 @@ import tensorflow as tf
 from cases import as_ragged, randomize
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from keras import ops
 from strategies import DIM, batches, values
 
 import din_layers
@@ -39,7 +40,7 @@ def test_scores_of_one_make_it_a_gru(config, batch, data):
     augru, gru = twins(**CONFIGS[config])
     state = data.draw(values((len(batch.valid), UNITS)), "state")
     assume(batch.valid.shape[1] > 0)  # Keras's GRU cannot do without a step
-    mask, ones = tf.constant(batch.valid), np.ones_like(batch.weights)
+    mask, ones = ops.convert_to_tensor(batch.valid), np.ones_like(batch.weights)
     output = augru([batch.sequence, ones], mask=[mask, None])
     # The same arithmetic in another order, over up to six steps.
     np.testing.assert_allclose(output, gru(batch.sequence, mask=mask), rtol=1e-5, atol=1e-5)
@@ -61,7 +62,7 @@ def test_scores_of_zero_keep_the_initial_state(batch, data):
 def test_invalid_positions_carry_the_state(batch, data):
     augru, _ = twins()
     state = data.draw(values((len(batch.valid), UNITS)), "state")
-    mask = [tf.constant(batch.valid), None]
+    mask = [ops.convert_to_tensor(batch.valid), None]
     output = augru([batch.sequence, batch.weights / 4], mask=mask, initial_state=state)
     before = np.concatenate([state[:, None], output], axis=1)[:, :-1]
     np.testing.assert_array_equal(output[~batch.valid], before[~batch.valid])
@@ -72,7 +73,7 @@ def test_every_form_of_the_scores(batch):
     """(batch, time), (batch, time, 1), and (batch, 1, time) as the attention returns them."""
     augru, _ = twins()
     scores = batch.weights / 4
-    mask = [tf.constant(batch.valid), None]
+    mask = [ops.convert_to_tensor(batch.valid), None]
     expected = augru([batch.sequence, scores], mask=mask)
     for form in (scores[:, :, None], scores[:, None, :]):
         np.testing.assert_array_equal(augru([batch.sequence, form], mask=mask), expected)
@@ -83,7 +84,7 @@ def test_every_form_of_the_scores(batch):
 def test_dense_scores_beside_a_ragged_sequence(axis, batch):
     """Those of the attention are dense in any case, and as long as the longest row or longer."""
     augru, _ = twins()
-    sequence, scores = (as_ragged(x, batch) for x in (batch.sequence, batch.weights / 4))
+    sequence, scores = (as_ragged(x, batch.valid) for x in (batch.sequence, batch.weights / 4))
     expected = augru([sequence, scores])
     dense = scores.to_tensor(default_value=np.nan, shape=[None, batch.valid.shape[1]])
     dense = dense if axis is None else tf.expand_dims(dense, axis)
@@ -94,9 +95,9 @@ def test_dense_scores_beside_a_ragged_sequence(axis, batch):
 @given(batch=batches())
 def test_the_state_comes_beside_the_output(ragged, batch):
     augru, _ = twins()
-    inputs, mask = [batch.sequence, batch.weights / 4], [tf.constant(batch.valid), None]
+    inputs, mask = [batch.sequence, batch.weights / 4], [ops.convert_to_tensor(batch.valid), None]
     if ragged:
-        inputs, mask = [as_ragged(x, batch) for x in inputs], None
+        inputs, mask = [as_ragged(x, batch.valid) for x in inputs], None
     expected = augru(inputs, mask=mask)
     results = {}
     for sequences in (False, True):
@@ -126,8 +127,9 @@ def test_the_mask_goes_on_with_the_sequence(ragged):
     pool = din_layers.SequencePoolingLayer("sum", supports_masking=True)
     model = keras.Model([ids, lengths], [pool(states), states, last])
     given = [[1, 0, 3, 4], [5, 6]]
-    given = tf.ragged.constant(given) if ragged else np.array([given[0], [*given[1], 0, 0]])
-    pooled, states, last = model([given, np.array([3, 2])])
+    padded = ops.convert_to_tensor([given[0], [*given[1], 0, 0]])
+    given = tf.ragged.constant(given) if ragged else padded
+    pooled, states, last = model([given, ops.convert_to_tensor([3, 2])])
     for row, positions in enumerate([[0, 2], [0, 1]]):
         expected = sum(states[row][place] for place in positions)
         np.testing.assert_allclose(pooled[row, 0], expected, rtol=1e-6)
@@ -150,6 +152,25 @@ def test_regularizers_and_constraints_hold():
     squares = sum((weight**2).sum() for weight in weights)
     np.testing.assert_allclose(sum(layer.losses), 0.5 * squares, rtol=1e-6)
     assert [weight.constraint(-weight).numpy().max() for weight in layer.weights][2] == 0
+
+
+def test_gradients_under_xla_are_those_without():
+    """XLA compiles a loop with its gradient only together; padding gets none, NaN or not."""
+    augru, _ = twins()
+    sequence = np.random.default_rng(0).normal(size=(2, 4, DIM)).astype("float32")
+    sequence[0, 2:] = np.nan
+    mask = ops.convert_to_tensor([[True, True, False, False], [True] * 4])
+
+    def gradients(sequence):
+        with tf.GradientTape() as tape:
+            tape.watch(sequence)
+            output = augru([sequence, ops.full((2, 4), 0.5)], mask=[mask, None])
+        return tape.gradient(output, [sequence, *augru.trainable_variables])
+
+    compiled = tf.function(gradients, jit_compile=True)(tf.constant(sequence))
+    np.testing.assert_array_equal(compiled[0][0, 2:], 0)
+    for one, two in zip(compiled, gradients(tf.constant(sequence)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
 
 
 def test_all_weights_exist_after_build():
@@ -175,7 +196,7 @@ def test_a_model_with_an_initial_state_is_saved(tmp_path):
 
 
 SEQUENCE, SCORES = np.ones((2, 4, DIM), "float32"), np.ones((2, 4), "float32")
-RAGGED = tf.RaggedTensor.from_row_lengths(tf.ones((3, DIM)), [2, 1])
+RAGGED = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [2, 1])
 
 
 @pytest.mark.parametrize(
@@ -212,7 +233,7 @@ def test_bad_inputs(inputs, error, text):
     layer = din_layers.AUGRU(UNITS)
     layer.build([(None, None, DIM), (None, None)])
     if isinstance(inputs, list):
-        inputs = [x if hasattr(x, "row_splits") else tf.constant(x) for x in inputs]
+        inputs = [x if hasattr(x, "row_splits") else ops.convert_to_tensor(x) for x in inputs]
     with pytest.raises(error) as caught:
         layer(inputs)
     assert text in str(caught.value)

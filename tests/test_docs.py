@@ -31,7 +31,9 @@ def test_the_page_about_testing_shows_what_is_printed(capsys):
     page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     exec(compile(block, "testing.md", "exec"), {})
-    shown = "".join(f"    {line}\n" if line else "\n" for line in capsys.readouterr().out.splitlines())
+    shown = "".join(
+        f"    {line}\n" if line else "\n" for line in capsys.readouterr().out.splitlines()
+    )
     assert shown in page
     for name in testing.INVARIANTS:
         assert f"| `{name}` |" in page

@@ -159,6 +159,8 @@ def test_the_laws_hold_in_every_precision_and_mode(name, mode, source, dtype):
         assert_rows_equal(source.rows(case, output, batch), expected, **DTYPES[dtype])
 
     check_result()
+    if BACKEND == "tensorflow" and mode == "compiled" and case.ordered:
+        return  # the gradient of a loop must be taken inside what XLA compiles: see test_augru
     batch, time = FIXED
     check_masking(
         compiled(as_function(case, source, layer), mode),

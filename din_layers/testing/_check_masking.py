@@ -70,11 +70,12 @@ def check_masking(
     Example:
         >>> pool = keras.layers.GlobalAveragePooling1D()
         >>> testing.check_masking(
-        ...     lambda sequence, mask: pool(sequence, mask=mask),
-        ...     invariants=["padding_invariance", "batch_independence"], max_time=3)
+        ...     lambda sequence, mask: pool(sequence, mask=mask), invariants=["empty_history"]
+        ... )
         Traceback (most recent call last):
             ...
-        din_layers.testing.MaskingError: padding_invariance: ...
+        din_layers.testing.MaskingError: empty_history: the output of an empty row is not finite
+        ...
     """
     __tracebackhide__ = True
     check_choice("padding", padding, PADDINGS)
