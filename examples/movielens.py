@@ -11,6 +11,8 @@ Every MovieLens example reads its data through this module, so that all of them 
 A folder is either `ml-1m` (`ratings.dat`, `movies.dat`) or one of `ml-latest`, `ml-latest-small`,
 `ml-25m` and their like (`ratings.csv`, `movies.csv`). Whatever is wrong with it becomes a
 `DataError` whose text is one line that names the file.
+
+Only `ml-1m` says who its users are (`users.dat`): `read_users` and `number_users`.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -46,6 +48,15 @@ class Film:
 
     title: str
     genres: tuple[str, ...]
+
+
+class User(NamedTuple):
+    """What is known about one user."""
+
+    gender: str  # M or F
+    age: int  # the youngest of an age group: 1, 18, 25, 35, 45, 50 or 56
+    occupation: int  # 0 to 20
+    zip: str
 
 
 @dataclass(frozen=True)
@@ -193,6 +204,29 @@ def _read_ratings(path: Path, films: dict[int, Film], limit: int | None) -> Rati
     )
 
 
+def read_users(folder: Path | None) -> dict[int, User]:
+    """Read `users.dat`; nobody is known without a folder or in a folder without this file."""
+    path = None if folder is None else folder / "users.dat"
+    if path is None or not path.exists():
+        return {}
+    users: dict[int, User] = {}
+    for line, (user_text, gender, age, occupation, zip_code) in _rows(
+        path, ("userId", *User._fields)
+    ):
+        user = _integer(path, line, "userId", user_text)
+        if user in users:
+            raise DataError(f"{path}, line {line}: userId {user} is listed a second time")
+        if gender not in ("F", "M"):
+            raise DataError(f"{path}, line {line}, column gender: {gender!r} is neither F nor M")
+        users[user] = User(
+            gender,
+            _integer(path, line, "age", age),
+            _integer(path, line, "occupation", occupation),
+            zip_code,
+        )
+    return users
+
+
 def _integer(path: Path, line: int, column: str, text: str) -> int:
     try:
         number = int(text)
@@ -302,6 +336,39 @@ def _genre_table(films: list[Film], genre_names: list[str]) -> Ints:
     return table
 
 
+def genre_combinations(data: MovieLens) -> Ints:
+    """Per film: one id from 1 up for its genres taken together, "none" included; 0 for padding.
+
+    Models with one category per item take this for it.
+    """
+    _, combination = np.unique(data.genres, axis=0, return_inverse=True)
+    combination = combination.astype(np.int32) + 1
+    combination[0] = 0
+    return combination
+
+
+def number_users(ratings: Ratings, users: dict[int, User]) -> dict[str, Ints]:
+    """Per field of `User`: the id of its value, from 1 up, for each user as `number` numbers them.
+
+    Nothing, where no users are known.
+    """
+    if not users:
+        return {}
+    who = np.unique(ratings.user).tolist()
+    if unknown := [user for user in who if user not in users]:
+        raise DataError(f"users.dat: no userId {unknown[0]}, which has ratings")
+    result = {}
+    for field in User._fields:
+        _, ids = np.unique([getattr(users[user], field) for user in who], return_inverse=True)
+        result[field] = ids.astype(np.int32) + 1
+    return result
+
+
+def last_of_user(data: MovieLens) -> Bools:
+    """Per rating: is it its user's last?"""
+    return np.append(data.user[1:] != data.user[:-1], True)
+
+
 def held_out(data: MovieLens) -> Bools:
     """Per rating: is it among the last fifth (rounded down) of its user's ratings?"""
     count = np.bincount(data.user)[data.user]
@@ -319,6 +386,12 @@ def histories(data: MovieLens, first: Longs, end: Longs, length: int) -> tuple[I
     valid = index < end[:, None]
     index = np.where(valid, index, 0)
     return np.where(valid, data.movie[index], 0), np.where(valid, data.rating[index], 0)
+
+
+def newest_first(history: Ints) -> Ints:
+    """Turn histories that run from old to new around; padding stays at the end."""
+    place = np.count_nonzero(history, axis=1)[:, None] - 1 - np.arange(history.shape[1])
+    return np.where(place >= 0, np.take_along_axis(history, place.clip(0), axis=1), 0)
 
 
 def examples(data: MovieLens, events: Longs, history: int) -> Examples:
