@@ -10,6 +10,7 @@ when all is done. Bad arguments and bad data end with one line on standard error
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -17,6 +18,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from movielens import DataError
+
+# TensorFlow's notes about this machine's processor would stand between the lines of the report.
+# Where it is imported already, fresh processes shall not get other settings than this one.
+if "tensorflow" not in sys.modules:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # Options ---------------------------------------------------------------------------------------
 
@@ -99,7 +106,6 @@ def run_example(
         options = parser.parse_args(argv)
         with staging_folder(name, options.out, files) as folder:
             run(options, Path(folder))
-            print()
             publish(Path(folder), options.out, files)
     except (UsageError, DataError, OSError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -135,8 +141,11 @@ def exists(path: Path) -> bool:
 
 
 def publish(staging: Path, out: Path, files: Sequence[str]) -> None:
-    """Move the finished files to where they belong."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in files:
+    """Move the finished files to where they belong; options may ask for fewer than all."""
+    finished = [name for name in files if (staging / name).exists()]
+    if finished:
+        print()
+        out.mkdir(parents=True, exist_ok=True)
+    for name in finished:
         (staging / name).replace(out / name)
         print(f"wrote {out / name}")
