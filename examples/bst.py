@@ -157,7 +157,9 @@ def encode(
         raise ValueError(
             f"`heads` must divide the width of the item's vector. Received: {heads=}, {width=}"
         )
-    x = history + sine_positions(history)
+    # New embeddings are small, the waves are not: without the factor ("Attention Is All You Need",
+    # section 3.4) the events would hardly be seen beside their positions.
+    x = history * width**0.5 + sine_positions(history)
     for block in range(1, blocks + 1):
         attended = keras.layers.MultiHeadAttention(
             heads, width // heads, name=f"block_{block}_self_attention"

@@ -189,9 +189,11 @@ def build_model(
         blocks=1,
         heads=4,
         feed_forward_units=64,
+        encoder_dropout=0.2,
         attention_activation="dice",
         hidden_units=(64, 32),
         activation="dice",
+        dropout=0.2,
         # Most films have a handful of ratings, which their embedding would learn by heart.
         embedding_l2=1e-3,
         seed=seed,

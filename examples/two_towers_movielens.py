@@ -63,6 +63,14 @@ class Split:
     test: Longs  # each user's last rating
     history: int
 
+    def vocabularies(self) -> tuple[dict[str, int], dict[str, int]]:
+        """Per user field and per film field: how many ids it has, 0 included."""
+        users, films = (
+            {field: int(ids.max()) + 1 for field, ids in fields.items()}
+            for fields in (self.users, self.films)
+        )
+        return users, films
+
     def user_inputs(self, events: Longs) -> dict[str, Ints]:
         """What the user tower is told in front of the ratings `events`."""
         movies, _ = histories(self.data, self.data.first[events], events, self.history)
@@ -315,11 +323,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     film_inputs = {field: ids[:, None] for field, ids in parts.films.items()}
     results = []
     for seed in range(options.seed, options.seed + options.seeds):
-        user_tower, item_tower = two_towers.build_two_towers(
-            {field: int(ids.max()) + 1 for field, ids in parts.users.items()},
-            {field: int(ids.max()) + 1 for field, ids in parts.films.items()},
-            seed=seed,
-        )
+        user_tower, item_tower = two_towers.build_two_towers(*parts.vocabularies(), seed=seed)
         model = two_towers.build_training_model(
             user_tower,
             item_tower,
