@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from command_line import Parser, movielens_parser, run_example, whole
+from command_line import Parser, add_seeds, movielens_parser, run_example, seeds
 from din_movielens import draw_training, print_reading_aid
 from movielens import (
     DataError,
@@ -255,12 +255,7 @@ def parser() -> Parser:
         out=Path("runs/bst_movielens"),
         files=FILES,
     )
-    result.add_argument(
-        "--seeds",
-        type=whole(1),
-        default=1,
-        help="how many runs, with seeds --seed, --seed + 1, ... (default: 1)",
-    )
+    add_seeds(result, default=1)
     result.add_argument(
         "--sizes",
         choices=("movielens", "seed"),
@@ -276,6 +271,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     if options.sizes == "seed":
         print_parts(published_model(options.seed))
         return
+    seeds_of_runs = seeds(options)
     films, ratings = read(options.data, options.limit)
     users = number_users(ratings, read_users(options.data))
     data = number(films, ratings)
@@ -300,7 +296,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     genres = genre_combinations(data)
     to_inputs = functools.partial(inputs_of, genres=genres, users=users)
     runs: dict[str, list[Run]] = {name: [] for name in POOLINGS}
-    for seed in range(options.seed, options.seed + options.seeds):
+    for seed in seeds_of_runs:
         for name, pooling in POOLINGS.items():
             model = build_model(data, genres, users, pooling, seed)
             title = f"Training, history encoded by {name}, seed {seed}"

@@ -75,6 +75,24 @@ def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequenc
     return result
 
 
+def add_seeds(parser: Parser, default: int) -> None:
+    """Add an option for several runs that differ in their seed only; see `seeds`."""
+    parser.add_argument(
+        "--seeds",
+        type=whole(1),
+        default=default,
+        help="how many runs, with seeds --seed, --seed + 1, ... (default: %(default)s)",
+    )
+
+
+def seeds(options: argparse.Namespace) -> range:
+    """Return the seed of each run."""
+    result = range(options.seed, options.seed + options.seeds)
+    if result[-1] >= 2**32:
+        raise UsageError(f"argument --seeds: seed {result[-1]} is too large, at most {2**32 - 1}")
+    return result
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return what argparse reads a whole number with."""
     allowed = f"{least} or more" if most is None else f"{least} to {most}"

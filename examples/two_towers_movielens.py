@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from command_line import Parser, movielens_parser, run_example, whole
+from command_line import Parser, add_seeds, movielens_parser, run_example, seeds
 from din_movielens import choose_user, save, shorten
 from movielens import (
     DataError,
@@ -283,12 +283,7 @@ def parser() -> Parser:
         out=Path("runs/two_towers_movielens"),
         files=FILES,
     )
-    result.add_argument(
-        "--seeds",
-        type=whole(1),
-        default=3,
-        help="how many runs, with seeds --seed, --seed + 1, ... (default: 3)",
-    )
+    add_seeds(result, default=3)
     result.add_argument(
         "--sampler",
         choices=SAMPLERS,
@@ -301,6 +296,7 @@ def parser() -> Parser:
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole job; the files go to `staging`."""
+    seeds_of_runs = seeds(options)
     parts = split(options)
     data = parts.data
     print(
@@ -322,7 +318,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     test_inputs = parts.user_inputs(parts.test)
     film_inputs = {field: ids[:, None] for field, ids in parts.films.items()}
     results = []
-    for seed in range(options.seed, options.seed + options.seeds):
+    for seed in seeds_of_runs:
         user_tower, item_tower = two_towers.build_two_towers(*parts.vocabularies(), seed=seed)
         model = two_towers.build_training_model(
             user_tower,

@@ -94,9 +94,9 @@ def test_every_weight_is_trained_the_attentions_last_unit_included():
         for weight, old in zip(model.trainable_variables, before, strict=True)
         if np.array_equal(weight.numpy(), old)
     ]
-    # Softmax ignores what is added to all scores: these two biases have no gradient.
+    # Softmax ignores what is added to all scores, and batch normalization what is added to all
+    # rows, so that some biases have no gradient.
     assert all("bias" in path for path in same), same
-    assert len(same) <= 3
 
 
 def test_the_arguments_reach_the_model():
@@ -147,6 +147,7 @@ def test_bad_arguments_end_with_one_line(tmp_path, capsys):
     for arguments in (
         ["--sizes", "published"],
         ["--seeds", "0"],
+        ["--seeds", "2", "--seed", str(2**32 - 1)],
         ["--data", "no/such/folder"],
         ["--out", os.devnull],
     ):

@@ -270,6 +270,7 @@ def test_bad_arguments_and_data_end_with_one_line(tmp_path, capsys):
     before = sorted(tmp_path.rglob("*"))
     for arguments in (
         ["--seeds", "0"],
+        ["--seeds", "2", "--seed", str(2**32 - 1)],
         ["--data", "no/such/folder"],
         ["--data", str(folder)],
         ["--out", os.devnull],
