@@ -12,7 +12,13 @@ BruteForceRetrieval finds each user's best films, and draws the recall (`recall.
 The users' gender, age, occupation and zip code are used where the data has them (ml-1m).
 
 Temperature and epochs were chosen on the second to last film of each user; the held-out films chose
-nothing. RESULTS
+nothing. Recall at 10, 50, 100 among all films, mean and standard deviation of seeds 0, 1, 2:
+
+    two towers         .0522 +- .0026   .1962 +- .0095   .2961 +- .0135
+    popularity list    .0238            .0969            .1490
+
+Every seed has about twice the recall of the popularity list. The samplers are close to each other:
+with seed 0, recall at 100 is .2817 with "inbatch", .2891 with "frequency", .2772 with "uniform".
 
 This file is the job: data, table, pictures. The models are in `two_towers.py`, the data in
 `movielens.py`, the command line in `command_line.py`.
