@@ -12,7 +12,15 @@ saves the BST, loads it in a fresh process, and draws how the training went (`tr
 The last one trains nothing: it builds the published model and compares its parts, line by line,
 with the table that was published with it.
 
-RESULTS
+Dropout was chosen on the last fifth of the training part; the held-out ratings chose nothing. Seeds
+0, 1, 2 gave, on the held-out ratings:
+
+    transformer (BST)   AUC .7982 .7989 .7971   log loss .5528 .5552 .5463
+    attention (DIN)     AUC .7904 .7886 .7880   log loss .5541 .5540 .5553
+    mean                AUC .7877 .7872 .7864   log loss .5569 .5612 .5589
+
+The AUC was best with the transformer for every seed, the log loss for two of three. Within a user it
+orders the films no better: with seed 2 the user-weighted AUC was .6345, that of the mean .6392.
 
 This file is the job: data, tables, picture. The models are in `bst.py`, training and scores in
 `din.py`, the data in `movielens.py`, the command line in `command_line.py`.
