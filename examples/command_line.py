@@ -82,6 +82,24 @@ def add_epochs(parser: Parser, epochs: int) -> None:
     )
 
 
+def add_seeds(parser: Parser, default: int) -> None:
+    """Add an option for several runs that differ in their seed only; see `seeds`."""
+    parser.add_argument(
+        "--seeds",
+        type=whole(1),
+        default=default,
+        help="how many runs, with seeds --seed, --seed + 1, ... (default: %(default)s)",
+    )
+
+
+def seeds(options: argparse.Namespace) -> range:
+    """Return the seed of each run."""
+    result = range(options.seed, options.seed + options.seeds)
+    if result[-1] >= 2**32:
+        raise UsageError(f"argument --seeds: seed {result[-1]} is too large, at most {2**32 - 1}")
+    return result
+
+
 def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     """Return what argparse reads a whole number with."""
     allowed = f"{least} or more" if most is None else f"{least} to {most}"
@@ -114,7 +132,6 @@ def run_example(
         options = parser.parse_args(argv)
         with staging_folder(name, options.out, files) as folder:
             run(options, Path(folder))
-            print()
             publish(Path(folder), options.out, files)
     except (UsageError, DataError, OSError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
@@ -162,9 +179,12 @@ def exists(path: Path) -> bool:
 
 
 def publish(staging: Path, out: Path, files: Sequence[str]) -> None:
-    """Move the finished files to where they belong."""
-    out.mkdir(parents=True, exist_ok=True)
-    for entry in files:
+    """Move the finished files to where they belong; options may ask for fewer than all."""
+    finished = [entry for entry in files if (staging / entry).exists()]
+    if finished:
+        print()
+        out.mkdir(parents=True, exist_ok=True)
+    for entry in finished:
         if entry.endswith("/") and (out / entry).exists():
             shutil.rmtree(out / entry)  # a folder can only take the place of an empty one
         (staging / entry).replace(out / entry)

@@ -110,12 +110,12 @@ def print_table(
 def score_ten_rows(run: Run, staging: Path) -> None:
     """Save the model in both forms, load both in a fresh process, and score the ten rows there."""
     from community_model import RELOAD, export, predict
-    from din import run_reload
+    from fresh_program import run_program
 
     export(run.model, staging / "serving")
     run.model.save(staging / "feed.keras")
     answer = staging / "answers.npy"
-    run_reload(RELOAD, staging / "serving", staging / "feed.keras", TEN_ROWS, answer)
+    run_program(RELOAD, staging / "serving", staging / "feed.keras", TEN_ROWS, answer)
     ten = community_rows.read(TEN_ROWS)
     answers = np.load(answer)
     difference = np.abs(answers - predict(run.model, ten.lines)).max()

@@ -8,8 +8,6 @@ the history. `din_movielens.py` is the job around it.
 from __future__ import annotations
 
 import math
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
+from fresh_program import run_program
 from movielens import RATING_IDS, Examples, Floats, Ints, MovieLens
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -174,6 +173,9 @@ def inputs_of(questions: Examples) -> dict[str, Ints]:
     return model_inputs(questions.movie, questions.history_movies, questions.history_ratings)
 
 
+InputsOf = Callable[[Examples], dict[str, Ints]]
+
+
 # Measuring -------------------------------------------------------------------------------------
 
 
@@ -233,7 +235,7 @@ def predict(model: keras.Model, inputs: dict[str, Ints]) -> Floats:
 class HeldOutScores(keras.callbacks.Callback):
     """After each epoch: score the held-out ratings. Only shown; nothing is chosen by them."""
 
-    def __init__(self, questions: Examples) -> None:
+    def __init__(self, questions: Examples, inputs_of: InputsOf = inputs_of) -> None:
         super().__init__()
         self.questions = questions
         self.inputs = inputs_of(questions)
@@ -264,9 +266,15 @@ class Run:
 
 
 def train(
-    name: str, title: str, model: keras.Model, questions: Examples, test: Examples, epochs: int
+    name: str,
+    title: str,
+    model: keras.Model,
+    questions: Examples,
+    test: Examples,
+    epochs: int,
+    inputs_of: InputsOf = inputs_of,
 ) -> Run:
-    """Train with Adam on the log loss."""
+    """Train with Adam on the log loss; `inputs_of` makes the model's inputs from the examples."""
     print(f"\n{title}", flush=True)
     model.compile(
         keras.optimizers.Adam(LEARNING_RATE),
@@ -276,7 +284,7 @@ def train(
         # Compiling with XLA takes longer than it saves in the few epochs that this data bears.
         jit_compile=False,
     )
-    held_out_scores = HeldOutScores(test)
+    held_out_scores = HeldOutScores(test, inputs_of)
     start = time.perf_counter()
     history = model.fit(
         inputs_of(questions),
@@ -310,31 +318,23 @@ def difference_after_reload(model_file: Path, inputs: dict[str, Ints], expected:
     with tempfile.TemporaryDirectory() as folder:
         asked, answered = Path(folder, "inputs.npz"), Path(folder, "predictions.npy")
         np.savez(asked, **inputs)
-        run_reload(RELOAD, model_file, asked, answered, SCORING_BATCH)
+        run_program(RELOAD, model_file, asked, answered, SCORING_BATCH)
         return float(np.max(np.abs(np.load(answered) - expected)))
 
 
-def run_reload(program: str, *arguments: object) -> None:
-    """Run Python source that loads a saved model, in a fresh process."""
-    process = subprocess.run(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        # The fresh process finds packages where this one does.
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        raise RuntimeError(f"the saved model does not load:\n{process.stderr}")
-
-
-def save_and_check(model: keras.Model, questions: Examples, file: Path) -> None:
+def save_and_check(
+    model: keras.Model,
+    questions: Examples,
+    file: Path,
+    inputs_of: InputsOf = inputs_of,
+    title: str = "DIN",
+) -> None:
     """Save the model, and make sure that it predicts the same where it is loaded."""
     model.save(file)
     inputs = inputs_of(questions)
     difference = difference_after_reload(file, inputs, predict(model, inputs))
     print(
-        f"\nThe saved DIN, loaded in a fresh process: {len(questions.movie):,} predictions,"
+        f"\nThe saved {title}, loaded in a fresh process: {len(questions.movie):,} predictions,"
         f" largest difference {difference:.1g}"
     )
     if difference > 1e-6:

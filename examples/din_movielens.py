@@ -85,7 +85,7 @@ def print_reading_aid(trained_with: int) -> None:
     )
     if trained_with < FEW:
         print(
-            f"Only {trained_with:,} ratings to train with: too few to tell the two models apart,"
+            f"Only {trained_with:,} ratings to train with: too few to tell the models apart,"
             " or to move the\nattention far from a plain mean."
         )
 
@@ -236,14 +236,19 @@ def picture_films(data: MovieLens, cut: int, end: int, count: int = 14) -> Ints:
     return films[np.argsort(-known, kind="stable")[:count]]
 
 
-def draw_training(runs: Sequence[Run], file: Path) -> None:
-    """Draw log loss and held-out AUC after each epoch."""
+def draw_training(
+    runs: Sequence[Run],
+    file: Path,
+    title: str = "Training: the history pooled by attention (DIN) and by a plain mean",
+) -> None:
+    """Draw log loss and held-out AUC after each epoch, for up to four models."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     losses, aucs = figure.subplots(1, 2)
-    for run, marker, colour in zip(runs, "os", ("tab:blue", "tab:orange"), strict=True):
+    styles = zip("osD^", ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True)
+    for run, (marker, colour) in zip(runs, styles, strict=False):
         epochs = range(1, len(run.held_out) + 1)
         style = {"color": colour, "marker": marker, "markersize": 8, "linewidth": 2}
         held_out_loss = [scores.log_loss for scores in run.held_out]
@@ -264,7 +269,7 @@ def draw_training(runs: Sequence[Run], file: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle("Training: the history pooled by attention (DIN) and by a plain mean")
+    figure.suptitle(title)
     save(figure, file)
 
 

@@ -210,15 +210,7 @@ def draw(answers: Sequence[Answer], question: Question, file: Path) -> None:
 
 # The job ---------------------------------------------------------------------------------------
 
-FILES = (
-    "saved_model/fingerprint.pb",
-    "saved_model/saved_model.pb",
-    "saved_model/variables/variables.data-00000-of-00001",
-    "saved_model/variables/variables.index",
-    "din.tflite",
-    "din.onnx",
-    "latency.png",
-)
+FILES = ("saved_model/", "din.tflite", "din.onnx", "latency.png")
 
 
 def parser() -> Parser:
@@ -227,7 +219,7 @@ def parser() -> Parser:
         "Train a DIN, export it, and score candidates with it in other runtimes.",
         epochs=1,
         out=Path("runs/serve_candidates"),
-        files=("saved_model/", *FILES[-3:]),
+        files=FILES,
     )
     result.add_argument(
         "--candidates", type=whole(1), default=500, help="films to score (default: 500)"

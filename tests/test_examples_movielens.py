@@ -20,11 +20,17 @@ from movielens import (
     Film,
     MovieLens,
     Ratings,
+    User,
     examples,
+    genre_combinations,
     held_out,
     histories,
+    last_of_user,
+    newest_first,
     number,
+    number_users,
     read,
+    read_users,
     unseen,
 )
 from sklearn.metrics import roc_auc_score
@@ -90,6 +96,35 @@ def test_held_out_is_the_last_fifth_of_each_user(drawn):
         count = len(timeline) // 5
         expected += [False] * (len(timeline) - count) + [True] * count
     assert held_out(data).tolist() == expected
+
+
+@given(drawn=rows)
+def test_the_last_rating_of_each_user_is_its_timelines_last(drawn):
+    data = number(FILMS, ratings_of(drawn))
+    expected = []
+    for timeline in slow_timelines(drawn).values():
+        expected += [False] * (len(timeline) - 1) + [True]
+    assert last_of_user(data).tolist() == expected
+
+
+@given(drawn=rows)
+def test_films_share_a_genre_combination_exactly_if_they_share_all_genres(drawn):
+    data = number(FILMS, ratings_of(drawn))
+    combinations = genre_combinations(data)
+    assert combinations[0] == 0
+    assert sorted(set(combinations[1:].tolist())) == list(range(1, combinations.max() + 1))
+    for one, one_genres in zip(combinations[1:], data.genres[1:].tolist(), strict=True):
+        for other, other_genres in zip(combinations[1:], data.genres[1:].tolist(), strict=True):
+            assert (one == other) == (one_genres == other_genres)
+
+
+@given(histories=st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=1, max_size=5))
+def test_newest_first_turns_the_events_and_leaves_the_padding(histories):
+    def padded(rows):
+        return np.array([row + [0] * (6 - len(row)) for row in rows])
+
+    turned = newest_first(padded(histories))
+    np.testing.assert_array_equal(turned, padded([row[::-1] for row in histories]))
 
 
 @given(drawn=rows, length=st.integers(1, 8))
@@ -290,6 +325,73 @@ def test_missing_films_are_refused(tmp_path, capsys, form):
     assert f"movies.{form}" in refused(["--data", str(folder)], tmp_path, capsys)
 
 
+# Who the users are -----------------------------------------------------------------------------
+
+USERS = {
+    1: User("F", 1, 10, "48067"),
+    2: User("M", 56, 16, "98107-2117"),
+    5: User("M", 25, 3, "00123"),
+    9: User("F", 25, 10, "48067"),
+}
+
+
+def write_users(folder: Path, lines: list[str] | None = None) -> Path:
+    if lines is None:
+        lines = [f"{user}::" + "::".join(map(str, fields)) for user, fields in USERS.items()]
+    (folder / "users.dat").write_text("\n".join(lines) + "\n", encoding="latin-1")
+    return folder
+
+
+def test_users_are_read_as_they_stand(tmp_path):
+    assert read_users(write_users(write_dat(tmp_path / "dat"))) == USERS
+
+
+def test_without_users_dat_nobody_is_known(tmp_path):
+    assert read_users(None) == {}
+    assert read_users(write_csv(tmp_path / "csv")) == {}
+    _, ratings = read(tmp_path / "csv")
+    assert number_users(ratings, {}) == {}
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2])
+def test_users_who_share_a_value_share_its_id(tmp_path, limit):
+    folder = write_users(write_dat(tmp_path / "dat"))
+    _, ratings = read(folder, limit)
+    fields = number_users(ratings, read_users(folder))
+    rated = [USERS[user] for user in (1, 2, 9)[:limit]]  # numbered in this order; 5 has no ratings
+    assert set(fields) == {"gender", "age", "occupation", "zip"}
+    for field, ids in fields.items():
+        values = [getattr(user, field) for user in rated]
+        assert ids.min() == 1
+        assert ids.max() == len(set(values)) == len(set(zip(ids.tolist(), values, strict=True)))
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        (["1::F::1::10"], "line 1: 4 fields instead of 5"),
+        (["1::F::1::10::48067", "x::F::1::10::48067"], "line 2, column userId: 'x'"),
+        (["1::F::young::10::48067"], "line 1, column age: 'young'"),
+        (["1::F::1::::48067"], "line 1, column occupation: ''"),
+        (["1::W::1::10::48067"], "line 1, column gender: 'W' is neither F nor M"),
+        (["1::F::1::10::48067"] * 2, "line 2: userId 1 is listed a second time"),
+        ([], "no rows"),
+    ],
+)
+def test_malformed_users_are_refused_in_one_line(tmp_path, lines, expected):
+    folder = write_users(write_dat(tmp_path / "dat"), lines)
+    with pytest.raises(DataError, match=f"users.dat.*{expected}") as refusal:
+        read_users(folder)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_rating_by_somebody_unknown_is_refused(tmp_path):
+    folder = write_dat(tmp_path / "dat")  # whose users.dat has user 1 only
+    _, ratings = read(folder)
+    with pytest.raises(DataError, match=r"users\.dat: no userId 2, which has ratings"):
+        number_users(ratings, read_users(folder))
+
+
 # Scores ----------------------------------------------------------------------------------------
 
 
@@ -436,7 +538,7 @@ def test_the_job_on_a_small_slice(tmp_path, capsys):
         assert 0 < float(user_auc) < 1
         assert 0 < float(log_loss) < 2
     assert "largest difference 0" in printed
-    assert "too few to tell the two models apart" in printed
+    assert "too few to tell the models apart" in printed
     assert "Best unseen films" in printed
 
 
