@@ -9,7 +9,6 @@ import json
 from pathlib import Path
 
 import keras
-import numpy as np
 import pytest
 from fresh_process import run_fresh
 
@@ -57,7 +56,7 @@ def test_the_files_are_those_that_were_written():
 
 
 # One process for all, since importing TensorFlow takes seconds. Buckets and ids are the same to the
-# last digit; floats are sums in float32, which other processors and versions add up in another order.
+# last digit; floats are sums in float32, which other processors and versions add in another order.
 LOAD = """
 import sys
 import numpy as np, tensorflow as tf

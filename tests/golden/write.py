@@ -21,15 +21,13 @@ os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
 GOLDEN = Path(__file__).parent
 sys.path[:0] = [str(GOLDEN.parent), str(GOLDEN.parent.parent)]
 
-import numpy as np
-import tensorflow as tf
-from cases import randomize
-
-import din_layers
-
 
 def write(name, folder):
     """Write the files of one recipe; return their paths."""
+    import numpy as np
+    import tensorflow as tf
+    from cases import randomize
+
     recipe = runpy.run_path(str(GOLDEN / "recipes" / f"{name}.py"))
     model, inputs = recipe["model"](), recipe["inputs"]()
     randomize(model)
@@ -55,6 +53,8 @@ def write(name, folder):
 
 
 if __name__ == "__main__":
+    import din_layers
+
     for name in sys.argv[1:]:
         for path in write(name, GOLDEN / din_layers.__version__):
             digest = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""AttentionPoolingLayer: both modes, softmax and raw scores, Dice and another layer as activation."""
+"""AttentionPoolingLayer: both modes, softmax and raw scores, layers as activations."""
 
 import keras
 import numpy as np
