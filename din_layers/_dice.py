@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from din_layers._checks import (
@@ -15,6 +16,8 @@ from din_layers._checks import (
     message,
 )
 from din_layers._history import Tensor, select, wide_dtype
+
+_LARGEST = float(np.finfo("float32").max)  # of the dtype that the statistics have
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -78,7 +81,7 @@ class Dice(keras.Layer):
         super().__init__(**kwargs)
         self.axis = check_integer("axis", axis, minimum=-8)
         self.momentum = check_number("momentum", momentum, 0.0, 1.0)
-        self.epsilon = check_number("epsilon", epsilon, 0.0, float("inf"))
+        self.epsilon = check_number("epsilon", epsilon, 0.0, _LARGEST)
         self.alpha_initializer = keras.initializers.get(alpha_initializer)
         self.alpha_regularizer = keras.regularizers.get(alpha_regularizer)
         self.alpha_constraint = keras.constraints.get(alpha_constraint)
