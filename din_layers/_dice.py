@@ -36,7 +36,8 @@ class Dice(keras.Layer):
         alpha_regularizer: Regularizer of `alpha`.
         alpha_constraint: Constraint of `alpha`.
         synchronized: If `True`, the batch statistics are those of all replicas together under
-            `tf.distribute` (TensorFlow backend).
+            `tf.distribute`. Under `keras.distribution`, on JAX, they always are. ValueError on
+            PyTorch.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
@@ -86,8 +87,8 @@ class Dice(keras.Layer):
         self.alpha_regularizer = keras.regularizers.get(alpha_regularizer)
         self.alpha_constraint = keras.constraints.get(alpha_constraint)
         self.synchronized = check_bool("synchronized", synchronized)
-        if synchronized and keras.backend.backend() != "tensorflow":
-            expected = "must be False: only the TensorFlow backend synchronizes replicas"
+        if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
+            expected = "must be False: only TensorFlow and JAX synchronize replicas"
             received = {"synchronized": True, "backend": keras.backend.backend()}
             raise ValueError(message("synchronized", expected, **received))
         self.supports_masking = True
@@ -176,7 +177,8 @@ class Dice(keras.Layer):
     def _mean(self, x: Tensor) -> Tensor:
         """Average over all axes but that of the channels, which are kept, over all replicas."""
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
-        if self.synchronized:
+        # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
+        if self.synchronized and keras.backend.backend() == "tensorflow":
             return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
         return ops.mean(x, axis=axes, keepdims=True)
 
