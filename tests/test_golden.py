@@ -59,23 +59,27 @@ def test_the_files_are_those_that_were_written():
 # last digit; floats are sums in float32, which other processors and versions add in another order.
 LOAD = """
 import sys
-import numpy as np, tensorflow as tf
+import numpy as np
 import din_layers
 import keras
 from pathlib import Path
 
+def strings(x):
+    import tensorflow as tf
+    return tf.constant(np.char.encode(x, "utf-8"))
+
 def check(model, arrays, how):
     count = sum(key.startswith("input") for key in arrays)
     inputs = [arrays[f"input_{place}"] for place in range(count)]
-    inputs = [np.char.encode(x, "utf-8") if x.dtype.kind == "U" else x for x in inputs]
-    inputs = [tf.constant(x) for x in inputs]
+    inputs = [strings(x) if x.dtype.kind == "U" else x for x in inputs]
     outputs = model(inputs if count > 1 else inputs[0])
     assert len(outputs) == len(arrays) - count
     for place, output in enumerate(outputs):
         expected = arrays[f"output_{place}"]
-        assert output.dtype == expected.dtype, how
+        assert keras.backend.standardize_dtype(output.dtype) == expected.dtype, how
         message = f"{how}, output {place}"
         if expected.dtype.kind == "f":
+            output = keras.ops.convert_to_numpy(output)
             np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6, err_msg=message)
         else:
             np.testing.assert_array_equal(output, expected, message)
@@ -92,8 +96,13 @@ for name in sys.argv[1:]:
 """
 
 
+def loads_here(name):
+    """Tell whether the backend has what the model needs: strings in a model are TensorFlow's."""
+    return keras.backend.backend() == "tensorflow" or Path(name).name not in ("vocab", "hash")
+
+
 def test_a_fresh_process_loads_them_and_gets_the_same_numbers():
-    names = [str(GOLDEN / name) for name in SAVED]
+    names = [str(GOLDEN / name) for name in SAVED if loads_here(name)]
     assert run_fresh(LOAD, *names).splitlines()[-len(names) :] == names
 
 
