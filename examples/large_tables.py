@@ -21,6 +21,7 @@ batches and from the same weights, prints how far they are apart, and saves the 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -110,10 +111,8 @@ def parser() -> Parser:
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole job; the files go to `staging`."""
-    try:
-        import keras_rs  # noqa: F401 only whether it is there
-    except ImportError as error:
-        raise UsageError("keras-rs is not installed: pip install keras-rs") from error
+    if importlib.util.find_spec("keras_rs") is None:
+        raise UsageError("keras-rs is not installed: pip install keras-rs")
     data = number(*read(options.data, options.limit))
     test_events = held_out(data)
     if not test_events.any():
