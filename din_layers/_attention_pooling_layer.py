@@ -322,6 +322,8 @@ def _get_activation(identifier: Any) -> Any:
     try:
         return keras.activations.get(identifier)
     except (TypeError, ValueError) as error:
+        if isinstance(identifier, dict):
+            raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
 
 
@@ -334,4 +336,6 @@ def _serialize_activation(activation: Any) -> Any:
 
 
 def _copy(original: Any, **overrides: Any) -> Any:
+    if not hasattr(original, "get_config"):  # None, or a plain function
+        return original
     return original.__class__.from_config({**original.get_config(), **overrides})

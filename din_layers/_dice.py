@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from din_layers._checks import (
@@ -15,6 +16,8 @@ from din_layers._checks import (
     message,
 )
 from din_layers._history import Tensor, select, wide_dtype
+
+_LARGEST = float(np.finfo("float32").max)  # of the dtype that the statistics have
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -33,7 +36,8 @@ class Dice(keras.Layer):
         alpha_regularizer: Regularizer of `alpha`.
         alpha_constraint: Constraint of `alpha`.
         synchronized: If `True`, the batch statistics are those of all replicas together under
-            `tf.distribute` (TensorFlow backend).
+            `tf.distribute`. Under `keras.distribution`, on JAX, they always are. ValueError on
+            PyTorch.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
@@ -78,13 +82,13 @@ class Dice(keras.Layer):
         super().__init__(**kwargs)
         self.axis = check_integer("axis", axis, minimum=-8)
         self.momentum = check_number("momentum", momentum, 0.0, 1.0)
-        self.epsilon = check_number("epsilon", epsilon, 0.0, float("inf"))
+        self.epsilon = check_number("epsilon", epsilon, 0.0, _LARGEST)
         self.alpha_initializer = keras.initializers.get(alpha_initializer)
         self.alpha_regularizer = keras.regularizers.get(alpha_regularizer)
         self.alpha_constraint = keras.constraints.get(alpha_constraint)
         self.synchronized = check_bool("synchronized", synchronized)
-        if synchronized and keras.backend.backend() != "tensorflow":
-            expected = "must be False: only the TensorFlow backend synchronizes replicas"
+        if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
+            expected = "must be False: only TensorFlow and JAX synchronize replicas"
             received = {"synchronized": True, "backend": keras.backend.backend()}
             raise ValueError(message("synchronized", expected, **received))
         self.supports_masking = True
@@ -173,7 +177,8 @@ class Dice(keras.Layer):
     def _mean(self, x: Tensor) -> Tensor:
         """Average over all axes but that of the channels, which are kept, over all replicas."""
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
-        if self.synchronized:
+        # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
+        if self.synchronized and keras.backend.backend() == "tensorflow":
             return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
         return ops.mean(x, axis=axes, keepdims=True)
 

@@ -7,6 +7,7 @@ the history. `din_movielens.py` is the job around it.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import tempfile
@@ -46,6 +47,7 @@ def build_model(
     attention_activation: str = "dice",
     hidden_units: Sequence[int] = (64, 32),
     activation: str = "dice",
+    synchronized: bool = False,
     film_l2: float = 1e-3,
     seed: int | None = None,
 ) -> keras.Model:
@@ -65,17 +67,20 @@ def build_model(
         attention_activation: Their activation.
         hidden_units: Hidden units of the network that gives the probability.
         activation: Their activation, "dice" or one of Keras's.
+        synchronized: Whether the batch of Dice is that of all replicas under `tf.distribute`.
         film_l2: Weight decay of the film embedding: most films have a handful of ratings, which
             it would learn by heart.
         seed: If given, the seed of everything random in Keras, weights included.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
+    dice = functools.partial(Dice, synchronized=synchronized)
     films = film_vectors(genre_shares, film_units, genre_units, film_l2)
     inputs, candidate, history = rated_films(films, rating_embedding(rating_units), candidates)
     if pooling == "attention":
+        score_activation = dice() if attention_activation == "dice" else attention_activation
         attention = AttentionPoolingLayer(
-            tuple(attention_units), att_activation=attention_activation, name="attention"
+            tuple(attention_units), att_activation=score_activation, name="attention"
         )
         # `attention_model` wants the weights. Keras (3.15) cannot call a layer a second time with
         # another number of outputs, so they are asked for here, where they cost nothing.
@@ -88,7 +93,7 @@ def build_model(
     x = keras.layers.Concatenate(name="joined")([candidate, pooled, product])
     for units in hidden_units:
         x = keras.layers.Dense(units)(x)
-        x = Dice()(x) if activation == "dice" else keras.layers.Activation(activation)(x)
+        x = dice()(x) if activation == "dice" else keras.layers.Activation(activation)(x)
     output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
     output = keras.ops.squeeze(output, -1)
     return keras.Model(inputs, output, name=pooling)
