@@ -326,13 +326,13 @@ def difference_after_reload(model_file: Path, inputs: dict[str, Ints], expected:
         return float(np.max(np.abs(np.load(answered) - expected)))
 
 
-def save_and_check(model: keras.Model, questions: Examples, file: Path) -> None:
+def save_and_check(model: keras.Model, questions: Examples, file: Path, title: str = "DIN") -> None:
     """Save the model, and make sure that it predicts the same where it is loaded."""
     model.save(file)
     inputs = inputs_of(questions)
     difference = difference_after_reload(file, inputs, predict(model, inputs))
     print(
-        f"\nThe saved DIN, loaded in a fresh process: {len(questions.movie):,} predictions,"
+        f"\nThe saved {title}, loaded in a fresh process: {len(questions.movie):,} predictions,"
         f" largest difference {difference:.1g}"
     )
     if difference > 1e-6:

@@ -29,13 +29,14 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from command_line import Parser, movielens_parser, run_example
 from movielens import (
     Bools,
     DataError,
+    Examples,
     Floats,
     Ints,
     MovieLens,
@@ -63,17 +64,33 @@ FEW = 20_000  # training examples; with fewer, the seed moves the scores more th
 
 
 def print_table(runs: Sequence[Run]) -> None:
-    """Print one line per model: its scores after the last epoch."""
+    """Print one line per model: its scores after the last epoch; of several runs, mean and spread.
+
+    The spread is the standard deviation between the runs.
+    """
+    width = max(len(run.name) for run in runs) + 3
     print(
-        f"\n{'history pooled by':<18} {'AUC':>7} {'user-weighted AUC':>18} {'log loss':>9}"
+        f"\n{'history pooled by':<{width}} {'AUC':>14} {'user-weighted AUC':>18} {'log loss':>14}"
         f" {'parameters':>11} {'seconds':>8}"
     )
-    for run in runs:
-        scores = run.held_out[-1]
-        print(
-            f"{run.name:<18} {scores.auc:>7.4f} {scores.user_auc:>18.4f} {scores.log_loss:>9.4f}"
-            f" {run.parameters:>11,} {run.seconds:>8.1f}"
+    for name in dict.fromkeys(run.name for run in runs):
+        of_name = [run for run in runs if run.name == name]
+        last = [run.held_out[-1] for run in of_name]
+        auc, user_auc, log_loss = (
+            mean_and_spread([getattr(scores, key) for scores in last])
+            for key in ("auc", "user_auc", "log_loss")
         )
+        seconds = np.mean([run.seconds for run in of_name])
+        print(
+            f"{name:<{width}} {auc:>14} {user_auc:>18} {log_loss:>14}"
+            f" {of_name[0].parameters:>11,} {seconds:>8.1f}"
+        )
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean, and the standard deviation where there are several values."""
+    spread = f"\N{PLUS-MINUS SIGN}{np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
 
 
 def print_reading_aid(trained_with: int) -> None:
@@ -85,7 +102,7 @@ def print_reading_aid(trained_with: int) -> None:
     )
     if trained_with < FEW:
         print(
-            f"Only {trained_with:,} ratings to train with: too few to tell the two models apart,"
+            f"Only {trained_with:,} ratings to train with: too few to tell the models apart,"
             " or to move the\nattention far from a plain mean."
         )
 
@@ -236,14 +253,19 @@ def picture_films(data: MovieLens, cut: int, end: int, count: int = 14) -> Ints:
     return films[np.argsort(-known, kind="stable")[:count]]
 
 
-def draw_training(runs: Sequence[Run], file: Path) -> None:
-    """Draw log loss and held-out AUC after each epoch."""
+def draw_training(
+    runs: Sequence[Run],
+    file: Path,
+    title: str = "Training: the history pooled by attention (DIN) and by a plain mean",
+) -> None:
+    """Draw log loss and held-out AUC after each epoch, for up to four models."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     losses, aucs = figure.subplots(1, 2)
-    for run, marker, colour in zip(runs, "os", ("tab:blue", "tab:orange"), strict=True):
+    styles = zip("osD^", ("tab:blue", "tab:orange", "tab:green", "tab:red"), strict=True)
+    for run, (marker, colour) in zip(runs, styles, strict=False):
         epochs = range(1, len(run.held_out) + 1)
         style = {"color": colour, "marker": marker, "markersize": 8, "linewidth": 2}
         held_out_loss = [scores.log_loss for scores in run.held_out]
@@ -264,7 +286,7 @@ def draw_training(runs: Sequence[Run], file: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle("Training: the history pooled by attention (DIN) and by a plain mean")
+    figure.suptitle(title)
     save(figure, file)
 
 
@@ -299,8 +321,18 @@ def parser() -> Parser:
     )
 
 
-def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole job; the files go to `staging`."""
+class Split(NamedTuple):
+    """The data, and the questions to train and to test with."""
+
+    data: MovieLens
+    test_events: Bools
+    history: int
+    questions: Examples
+    test: Examples
+
+
+def read_and_split(options: argparse.Namespace) -> Split:
+    """Read the data, hold the last fifth of each user's ratings out, and say how much there is."""
     data = number(*read(options.data, options.limit))
     test_events = held_out(data)
     if not test_events.any():
@@ -315,6 +347,12 @@ def run(options: argparse.Namespace, staging: Path) -> None:
         f" ({len(test.movie):,}) held out",
         flush=True,
     )
+    return Split(data, test_events, history, questions, test)
+
+
+def run(options: argparse.Namespace, staging: Path) -> None:
+    """Do the whole job; the files go to `staging`."""
+    data, test_events, history, questions, test = read_and_split(options)
 
     # Only now, with arguments and data in order: TensorFlow takes seconds to start and writes lines
     # of its own to standard error, where bad arguments or data get exactly one.

@@ -126,8 +126,8 @@ def test_the_mask_goes_on_with_the_sequence(ragged):
     pool = din_layers.SequencePoolingLayer("sum", supports_masking=True)
     model = keras.Model([ids, lengths], [pool(states), states, last])
     given = [[1, 0, 3, 4], [5, 6]]
-    given = tf.ragged.constant(given) if ragged else np.array([given[0], [*given[1], 0, 0]])
-    pooled, states, last = model([given, np.array([3, 2])])
+    given = tf.ragged.constant(given) if ragged else tf.constant([given[0], [*given[1], 0, 0]])
+    pooled, states, last = model([given, tf.constant([3, 2])])
     for row, positions in enumerate([[0, 2], [0, 1]]):
         expected = sum(states[row][place] for place in positions)
         np.testing.assert_allclose(pooled[row, 0], expected, rtol=1e-6)

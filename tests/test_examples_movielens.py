@@ -436,7 +436,7 @@ def test_the_job_on_a_small_slice(tmp_path, capsys):
         assert 0 < float(user_auc) < 1
         assert 0 < float(log_loss) < 2
     assert "largest difference 0" in printed
-    assert "too few to tell the two models apart" in printed
+    assert "too few to tell the models apart" in printed
     assert "Best unseen films" in printed
 
 
