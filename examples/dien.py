@@ -2,9 +2,9 @@
 
 `build_dien` is the part to take along: a GRU over the history extracts an interest after each event
 and is taught to tell the next event from a sampled one, attention scores the interests against the
-film in question, and AUGRU lets them evolve towards it. The rest of the network is that of `din.py`,
-so that the two differ in how they summarise the history and in nothing else. `dien_movielens.py` is
-the job around it.
+film in question, and AUGRU lets them evolve towards it. The rest of the network is that of
+`din.py`, so that the two differ in how they summarise the history and in nothing else.
+`dien_movielens.py` is the job around it.
 
 Deep Interest Evolution Network for Click-Through Rate Prediction, https://arxiv.org/abs/1809.03672
 """
