@@ -50,11 +50,12 @@ def pairs(batch: int, time: int, dim: int, fill: float) -> Iterator[Pair]:
 
         yield f"weighting, {name}", keras_weighs, weighs, [x, weights, mask]
 
-        def weighs_ragged(x: Any, weights: Any, layer: Any = layer) -> Any:
-            return layer([x, weights]).values
+    plain = din_layers.WeightedSequenceLayer(None)
 
-        if name is None:
-            yield "weighting, None, ragged", _ragged_product, weighs_ragged, [ragged, ragged_weights]
+    def weighs_ragged(x: Any, weights: Any) -> Any:
+        return plain([x, weights]).values
+
+    yield "weighting, None, ragged", _ragged_product, weighs_ragged, [ragged, ragged_weights]
     yield "Dice, inference", *_activations(rows, training=False), [rows]
     yield "Dice, training", *_activations(rows, training=True), [rows]
     yield "Dice, training, mask", *_activations(x, training=True), [x, mask]
@@ -69,9 +70,7 @@ def _sum(x: Any, mask: Any) -> Any:
 
 
 def _max(x: Any, mask: Any) -> Any:
-    return keras.layers.GlobalMaxPooling1D(keepdims=True)(
-        keras.ops.where(mask[..., None], x, -1e9)
-    )
+    return keras.layers.GlobalMaxPooling1D(keepdims=True)(keras.ops.where(mask[..., None], x, -1e9))
 
 
 def _sqrtn(x: Any, mask: Any) -> Any:

@@ -31,6 +31,7 @@ class Table:
     rows: Iterable[Sequence[str]]
 
     def __str__(self) -> str:
+        """Return the table in Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "\n".join([self.note, "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 
