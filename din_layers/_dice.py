@@ -45,6 +45,9 @@ class Dice(keras.Layer):
             no statistics, give 0 and get zero gradients, whatever they hold. A batch without any
             valid position leaves the moving statistics as they are.
 
+    Cost:
+        About that of BatchNormalization and PReLU. Invalid positions cost what valid ones cost.
+
     Output shape:
         That of `inputs`, in the compute dtype. The mask goes on to the next layer.
 

@@ -88,9 +88,13 @@ class History(abc.ABC):
         """Put `fill` at the invalid positions of an aligned tensor."""
         return select(self.valid, x, fill)
 
+    def aligned(self, x: Tensor, dtype: str) -> Tensor:
+        """Align what the caller gave, (batch, time, ...), whatever it holds where invalid."""
+        return ops.cast(self._align(x), dtype)
+
     def events(self, x: Tensor, dtype: str, fill: float = 0.0) -> Tensor:
         """Align what the caller gave, (batch, time, ...), with `fill` where invalid."""
-        return self.keep(ops.cast(self._align(x), dtype), fill)
+        return self.keep(self.aligned(x, dtype), fill)
 
     @cached_property
     def count(self) -> Tensor:
