@@ -1,5 +1,6 @@
 """How fast the layers are: one command for all numbers.
 
+    pip install -e ".[examples]"
     python benchmarks/run.py                          # everything, in about ten minutes
     python benchmarks/run.py --only attention fit     # some sections
     python benchmarks/run.py --deepctr runs/deepctr   # also DeepCTR, in an environment of its own
@@ -17,6 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from report import section_text, update
 from tqdm import tqdm
 
 SECTIONS = {
@@ -75,15 +77,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error(f"argument --runs: must be at least 1, not {options.runs}")
     if not options.out.absolute().parent.is_dir():
         parser().error(f"argument --out: no folder {options.out.absolute().parent}")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    # Each candidate is a function of its own, which TensorFlow takes for one traced again.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    from report import section_text, update  # the sections need TensorFlow, bad options do not
-
     headings = {name: f"{name}: {what}" for name, what in SECTIONS.items()}
     with tqdm([name for name in SECTIONS if name in options.only], leave=False) as progress:
         for name in progress:
             progress.set_description(name)
+            # Only now, since the sections import TensorFlow.
             tables = list(importlib.import_module(name).measure(options))
             text = section_text(headings[name], tables, f"--runs {options.runs}")
             update(options.out, headings[name], text, list(headings.values()))
@@ -92,4 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Each candidate is a function of its own, which TensorFlow takes for one traced again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     main()
