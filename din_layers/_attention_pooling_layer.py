@@ -80,6 +80,12 @@ class AttentionPoolingLayer(keras.Layer):
     All sources of validity are ANDed; without any, every position is valid. Invalid positions may
     hold anything, NaN included, and get zero gradients.
 
+    Cost:
+        Dense keys cost what batch x time positions cost, padding included; ragged ones, or
+        `skip_padding=True`, what the events cost. The (batch, time, 4 dim) concatenation is never
+        built, and of the first hidden layer's work the part that only the history enters is done
+        once for all queries. `benchmarks/results.md` has numbers.
+
     Output shape:
         `mode="sum"`: (batch, queries, dim), without a mask. `mode="sequence"`:
         (batch, time, dim), ragged if `keys` is, zero at invalid positions; the mask goes on to

@@ -49,6 +49,9 @@ class Dice(keras.Layer):
             no statistics, give 0 and get zero gradients, whatever they hold. A batch without any
             valid position leaves the moving statistics as they are.
 
+    Cost:
+        About that of BatchNormalization and PReLU. Invalid positions cost what valid ones cost.
+
     Output shape:
         That of `inputs`, in the compute dtype. The mask goes on to the next layer.
 
@@ -156,18 +159,20 @@ class Dice(keras.Layer):
             check_axes(inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked)))
 
     def _batch_statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the valid positions, and move the moving ones."""
+        """Return mean and variance of `x`, zero where invalid, and move the moving ones."""
         # No mask reaches the last axis, so one of its entries tells the share of valid positions.
         share = self._mean(select(mask, ops.ones_like(x[..., :1])))
         any_valid = share > 0  # also False for the NaN that a batch of no positions gives
         safe_share = ops.where(any_valid, share, ops.ones_like(share))
 
         def valid_mean(values: Tensor) -> Tensor:
-            mean = self._mean(select(mask, values))
+            mean = self._mean(values)
             return ops.where(any_valid, mean / safe_share, ops.zeros_like(mean))
 
         mean = valid_mean(x)
-        variance = valid_mean(ops.square(x - mean))
+        # Exact all the same: moved by a little, the mean does not change the sum of the squares.
+        squares = ops.square(x - ops.stop_gradient(mean))
+        variance = valid_mean(select(mask, squares))
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             (old,) = self._as_channels(x, moving)
             new = ops.where(any_valid, old * self.momentum + batch * (1 - self.momentum), old)

@@ -89,9 +89,13 @@ class History(abc.ABC):
         """Put `fill` at the invalid positions of an aligned tensor."""
         return select(self.valid, x, fill)
 
+    def aligned(self, x: Tensor, dtype: str) -> Tensor:
+        """Align what the caller gave, (batch, time, ...), whatever it holds where invalid."""
+        return ops.cast(self._align(x), dtype)
+
     def events(self, x: Tensor, dtype: str, fill: float = 0.0) -> Tensor:
         """Align what the caller gave, (batch, time, ...), with `fill` where invalid."""
-        return self.keep(ops.cast(self._align(x), dtype), fill)
+        return self.keep(self.aligned(x, dtype), fill)
 
     @cached_property
     def count(self) -> Tensor:
@@ -223,7 +227,14 @@ class FlatHistory(History):
         return self._with_last_rows(_tf().math.segment_max(x, self.rows))
 
     def spread(self, per_row: Tensor) -> Tensor:
-        return _tf().gather(per_row, self.rows)
+        tf = _tf()
+
+        @tf.custom_gradient
+        def gather(x: Tensor) -> Any:
+            # TensorFlow's own gradient of a gather does not know that `rows` are in order.
+            return tf.gather(x, self.rows), self.sum
+
+        return gather(per_row)
 
     def sum(self, x: Tensor) -> Tensor:
         return self._with_last_rows(_tf().math.segment_sum(x, self.rows))
@@ -238,7 +249,7 @@ class FlatHistory(History):
         return tf.pad(per_row, [[0, missing], *[[0, 0]] * (len(per_row.shape) - 1)])
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        return self.sum(weights[:, :, None] * x[:, None, :])
+        return self.sum(ops.expand_dims(weights, 2) * ops.expand_dims(x, 1))
 
 
 class RaggedHistory(FlatHistory):
@@ -246,7 +257,7 @@ class RaggedHistory(FlatHistory):
 
     def __init__(self, sequence: Tensor) -> None:
         super().__init__(sequence)
-        self.rows, self.batch = sequence.value_rowids(), sequence.nrows()
+        self.rows, self.batch = _rows(sequence), sequence.nrows()
 
     def _align(self, x: Tensor) -> Tensor:
         if is_ragged(x):
@@ -407,6 +418,19 @@ def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Te
     else:
         mask = [mask]
     return [m for m in mask if m is not None]
+
+
+def _rows(sequence: Tensor) -> Tensor:
+    """Return the row of each value, as `value_rowids` does.
+
+    That pads on its way: one long history among short ones would cost as much as if all were long.
+    """
+    tf = _tf()
+    starts = sequence.row_splits[1:-1]  # where each row but the first starts
+    values = tf.shape(sequence.values)[0]
+    # Empty rows at the end start after the last value.
+    started = tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, values + 1)
+    return tf.cumsum(started)[:-1]
 
 
 def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from cases import DIM, as_ragged, layer_of, mlp, randomize
+from cases import CASES, DIM, as_ragged, layer_of, mlp, randomize
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -42,6 +42,32 @@ def test_scores_of_ragged_keys_are_dense():
     _, scores = layer([ops.ones((3, 2, DIM)), keys], return_attention_scores=True)
     expected = [[[1, 0]] * 2, [[0, 0]] * 2, [[0.5, 0.5]] * 2]
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@given(batch=batches(), garbage=garbage())
+def test_short_histories_give_what_long_ones_would(batch, garbage):
+    """Both ways to compute the first layer: the one for long histories obeys laws 1 to 4, too."""
+    layer = layer_of("attend")
+    spoilt = batch.garbage_where_invalid(garbage)
+
+    def results(short):
+        watched = [tf.constant(spoilt.query), tf.constant(spoilt.sequence)]
+        watched += [weight.value for weight in layer.trainable_weights]
+        with pytest.MonkeyPatch.context() as patch, tf.GradientTape() as tape:
+            patch.setattr("din_layers._local_activation_unit._SHORT", short)
+            tape.watch(watched)
+            output = layer(watched[:2], mask=[None, tf.constant(batch.valid)])
+            # Another weight for each channel: a sum of all would hide errors that cancel.
+            loss = tf.reduce_sum(output * np.linspace(1, 2, DIM, dtype="float32"))
+        return output, *tape.gradient(loss, watched, unconnected_gradients="zero")
+
+    by_event, by_row = results(short=100), results(short=-1)
+    for other, result in zip(by_event, by_row, strict=True):
+        assert np.isfinite(result).all()
+        np.testing.assert_allclose(result, other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(by_row[2].numpy()[~batch.valid], 0)
+    for row, expected in zip(by_row[0], CASES["attend"].expected(layer, batch), strict=True):
+        np.testing.assert_allclose(row, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
