@@ -5,13 +5,13 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from fresh_process import run_fresh
 from hypothesis import given
 from keras import ops
 from strategies import batches
 
 import din_layers
 from din_layers.testing import garbage
+from din_layers.testing._fresh_process import run_fresh
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # a variance of float32 squares, then its root
 

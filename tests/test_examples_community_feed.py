@@ -10,10 +10,11 @@ import pytest
 import tensorflow as tf
 from community_model import build_community_feed, parse
 from community_rows import COLUMNS, TEN_ROWS, csv_line
-from fresh_process import run_fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
+
+from din_layers.testing._fresh_process import run_fresh
 
 # Rows ------------------------------------------------------------------------------------------
 

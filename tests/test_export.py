@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 from cases import CASES, DIM
-from fresh_process import run_fresh
 
 import din_layers
+from din_layers.testing._fresh_process import run_fresh
 
 pytestmark = [
     # Keras 3.15 asks NumPy 2 for `np.object` before it calls tf2onnx.

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import keras
 import pytest
-from fresh_process import run_fresh
 
 import din_layers
+from din_layers.testing._fresh_process import run_fresh
 
 GOLDEN = Path(__file__).parent / "golden"
 SHA256 = {

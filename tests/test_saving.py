@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import CASES, DIM
-from fresh_process import run_fresh
 from models import (
     click_model,
     numeric_inputs,
@@ -18,6 +17,7 @@ from models import (
 )
 
 import din_layers
+from din_layers.testing._fresh_process import run_fresh
 
 EVERY_LAYER = {
     **{name: lambda case=case: case.layer(**case.config) for name, case in CASES.items()},
