@@ -111,11 +111,10 @@ class History(abc.ABC):
 
     def max(self, x: Tensor) -> Tensor:
         """Return the largest values (..., dim) of the valid events of each row: (batch, dim)."""
-        lowest = _scalar(-float("inf"), x)
-        largest = self._largest(self.keep(x, -float("inf")), lowest)
+        largest = self._largest(self.keep(x, -float("inf")))
         # Not `non_empty(largest, 0.0)`: the converter to ONNX makes a product of that selection,
         # and of -inf a NaN.
-        return ops.maximum(largest, self.non_empty(lowest, 0.0))
+        return ops.maximum(largest, self.non_empty(_scalar(-float("inf"), x), 0.0))
 
     def mean(self, x: Tensor) -> Tensor:
         """Average aligned (..., dim), zero where invalid, over each row: (batch, dim)."""
@@ -149,7 +148,7 @@ class History(abc.ABC):
         """Return the number of positions of each row, float32, (batch, 1) or (1, 1)."""
 
     @abc.abstractmethod
-    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
+    def _largest(self, x: Tensor) -> Tensor:
         """Return the largest values per row, 0 or less for a row without positions."""
 
     @abc.abstractmethod
@@ -192,8 +191,10 @@ class PaddedHistory(History):
     def _row_lengths(self) -> Tensor:
         return ops.reshape(ops.cast(ops.shape(self._sequence)[1], "float32"), (1, 1))
 
-    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
-        return ops.max(x, axis=1, initial=lowest)
+    def _largest(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 0:  # PyTorch has no maximum of nothing
+            return ops.sum(x, axis=1)
+        return ops.max(x, axis=1, initial=-float("inf"))
 
     def spread(self, per_row: Tensor) -> Tensor:
         return ops.expand_dims(per_row, 1)
@@ -222,8 +223,7 @@ class FlatHistory(History):
     rows: Tensor
     batch: Tensor
 
-    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
-        del lowest  # the segment operation has its own start
+    def _largest(self, x: Tensor) -> Tensor:
         return self._with_last_rows(_tf().math.segment_max(x, self.rows))
 
     def spread(self, per_row: Tensor) -> Tensor:

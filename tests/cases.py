@@ -228,7 +228,7 @@ class Source:
         """Return the output of each row at its valid positions, or its whole pooled output."""
         if self.ragged and case.keeps_time:
             return [np.asarray(row, "float64") for row in output]
-        output = np.asarray(ops.convert_to_numpy(ops.cast(output, "float64")))
+        output = np.asarray(ops.convert_to_numpy(output)).astype("float64")
         if not case.keeps_time:
             return list(output)
         if case.kind != "evolve":  # whose invalid positions carry the state
@@ -275,7 +275,7 @@ SOURCES = {
     ),
     "lengths": Source(lambda valid: ([lengths(valid)], None), prefix=True),
     "column_lengths": Source(
-        lambda valid: ([ops.expand_dims(lengths(valid, "int64"), 1)], None), prefix=True
+        lambda valid: ([ops.expand_dims(lengths(valid, "int16"), 1)], None), prefix=True
     ),
     "ragged": Source(lambda valid: ([], None), ragged=True),
     "all": Source(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import keras
 import numpy as np
 from hypothesis import strategies as st
 
@@ -9,6 +10,10 @@ from din_layers.testing import masks
 from din_layers.testing._strategies import values
 
 DIM = 3
+# JAX compiles every operation for every shape, so it gets few of them.
+SIZES = {"min_time": 0}
+if keras.backend.backend() == "jax":
+    SIZES |= {"min_batch": 2, "max_batch": 2, "max_time": 3}
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ def batches(draw, prefix=False, shape=None, queries=None):
         shape: (batch, time), or None: batch from 1, time from 0.
         queries: The number of queries, or None: 1 to 3.
     """
-    sizes = {"min_time": 0}
+    sizes = SIZES
     if shape:
         batch, time = shape
         sizes = {"min_batch": batch, "max_batch": batch, "min_time": time, "max_time": time}

@@ -17,7 +17,7 @@ from cases import BACKEND, CASES, CHANNELS, SOURCES, as_function, attention, lay
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
-from strategies import DIM, Batch, batches
+from strategies import DIM, SIZES, Batch, batches
 
 import din_layers
 from din_layers.testing import check_masking, garbage
@@ -62,7 +62,7 @@ def test_the_invariants_of_masking(name, invariant, source):
     check_masking(
         as_function(case, source, layer),
         dim=CHANNELS,
-        min_time=0,
+        **SIZES,
         padding=source.padding,
         invariants=[invariant],
         max_examples=settings().max_examples,
@@ -114,6 +114,8 @@ DTYPES = {
     "mixed_float16": {"rtol": 3e-2, "atol": 3e-2},
     "mixed_bfloat16": {"rtol": 2e-1, "atol": 2e-1},
 }
+if BACKEND == "torch":  # where Keras 3.15 multiplies matrices of float64 in float32
+    DTYPES["float64"] = CLOSE
 FIXED = (4, 5)  # one shape, so that each graph is traced and compiled once
 
 
@@ -249,6 +251,10 @@ def test_an_overflowing_number_of_steps_is_still_a_length(name, source):
         query=np.ones((2, 1, DIM), "float32"),
     )
     expected = source.rows(case, source.call(case, layer, batch), batch)
-    for lengths in (np.array([2**62, -(2**62)]), np.array([127, -128], "int8")):
+    widest = np.int32 if BACKEND == "jax" else np.int64  # JAX has no 64 bits
+    for lengths in (
+        np.array([1, -1], widest) * (np.iinfo(widest).max // 2),
+        np.array([127, -128], "int8"),
+    ):
         output = source.call(case, layer, batch, companions=[ops.convert_to_tensor(lengths)])
         assert_rows_equal(source.rows(case, output, batch), expected)
