@@ -33,8 +33,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequence[str]) -> Parser:
-    """Return a parser with the options that every MovieLens example has."""
+def movielens_parser(
+    description: str, *, epochs: int, out: Path, files: Sequence[str], one_run: bool = True
+) -> Parser:
+    """Return a parser with the options that every MovieLens example has.
+
+    `one_run` adds those of a single training, `--history` and `--seed`.
+    """
     result = Parser(description=description)
     result.add_argument(
         "--data",
@@ -49,12 +54,13 @@ def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequenc
         default=epochs,
         help="passes over the training part (default: %(default)s)",
     )
-    result.add_argument(
-        "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
-    )
-    result.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
-    )
+    if one_run:
+        result.add_argument(
+            "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
+        )
+        result.add_argument(
+            "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
+        )
     result.add_argument(
         "--out",
         type=Path,
@@ -93,6 +99,7 @@ def run_example(
     run: Callable[[argparse.Namespace, Path], None],
     files: Sequence[str],
     argv: Sequence[str] | None,
+    if_interrupted: str = "nothing written",
 ) -> int:
     """Read the arguments, run the example, move its files to `--out`; return the exit code."""
     try:
@@ -105,7 +112,7 @@ def run_example(
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted, nothing written", file=sys.stderr)
+        print(f"{name}: interrupted, {if_interrupted}", file=sys.stderr)
         return 130
     return 0
 

@@ -27,7 +27,8 @@ if "tensorflow" not in sys.modules:
 import keras
 import numpy as np
 import pandas as pd
-from movielens import RATING_IDS, Examples, Floats, Ints, MovieLens
+from mini_batch_aware_l2 import MiniBatchAwareL2
+from movielens import RATING_IDS, Examples, Floats, Ints, Longs, MovieLens
 from sklearn.metrics import log_loss, roc_auc_score
 
 from din_layers import AttentionPoolingLayer, Dice, SequencePoolingLayer
@@ -52,7 +53,11 @@ def build_model(
     attention_activation: str = "dice",
     hidden_units: Sequence[int] = (64, 32),
     activation: str = "dice",
+    weight_normalization: bool = True,
+    scale: bool = False,
     film_l2: float = 1e-3,
+    film_frequencies: Longs | None = None,
+    ragged: bool = False,
     seed: int | None = None,
 ) -> keras.Model:
     """Probability that a user with this history likes the film in question.
@@ -62,75 +67,129 @@ def build_model(
 
     Args:
         genre_shares: One row per film id: the share of each genre, zeros in row 0.
-        pooling: "attention" for DIN, "mean" to compare with.
+        pooling: "attention" for DIN, "mean" or "sum" to compare with.
         film_units: Size of the embedding of a film's id.
         genre_units: Size of the embedding of a genre; a film has the mean of its genres.
         rating_units: Size of the embedding of the rating that a film was given.
         attention_units: Hidden units of the attention's own network.
-        attention_activation: Their activation.
+        attention_activation: Their activation, "dice", "prelu" or one of Keras's.
         hidden_units: Hidden units of the network that gives the probability.
-        activation: Their activation, "dice" or one of Keras's.
+        activation: Their activation, likewise.
+        weight_normalization: As in `AttentionPoolingLayer`.
+        scale: As in `AttentionPoolingLayer`.
         film_l2: Weight decay of the film embedding: most films have a handful of ratings, which
             it would learn by heart.
+        film_frequencies: How often each film id stands in the training data. If given, the weight
+            decay is mini-batch aware.
+        ragged: Whether histories come as `tf.RaggedTensor`, without padding.
         seed: If given, the seed of everything random in Keras, weights included.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
     movie = keras.Input((1,), dtype="int32", name="movie")
-    history_movies = keras.Input((None,), dtype="int32", name="history_movies")
-    history_ratings = keras.Input((None,), dtype="int32", name="history_ratings")
+    history_movies = keras.Input((None,), dtype="int32", ragged=ragged, name="history_movies")
+    history_ratings = keras.Input((None,), dtype="int32", ragged=ragged, name="history_ratings")
+    ids, ratings = history_movies, history_ratings
+    if ragged:  # Keras's own layers take no ragged input; what they do here, they do per event
+        ids, ratings = RaggedValues(name="ids")(ids), RaggedValues(name="ratings")(ratings)
 
-    film_vector = _film_vector(genre_shares, film_units, genre_units, film_l2)
-    rating_embedding = keras.layers.Embedding(
-        NOT_RATED + 1, rating_units, mask_zero=True, name="rating_embedding"
+    film_embedding = keras.layers.Embedding(
+        len(genre_shares),
+        film_units,
+        mask_zero=not ragged,
+        embeddings_regularizer=(
+            keras.regularizers.L2(film_l2) if film_l2 and film_frequencies is None else None
+        ),
+        name="film_embedding",
     )
+    # A list: film in question and history share the table, and a row in both counts once.
+    films = [film_embedding(movie), film_embedding(ids)]
+    if film_frequencies is not None:
+        films = MiniBatchAwareL2(film_frequencies, film_l2, name="decay")(films, [movie, ids])
+    film_genres = _genre_embedding(genre_shares, genre_units, mask_zero=not ragged)
+    rating_embedding = keras.layers.Embedding(
+        NOT_RATED + 1, rating_units, mask_zero=not ragged, name="rating_embedding"
+    )
+    # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop. The attention
+    # compares both part by part, so the film in question needs a rating, too.
+    candidate = keras.layers.Concatenate(name="candidate")(
+        [films[0], film_genres(movie), rating_embedding(keras.ops.full_like(movie, NOT_RATED))]
+    )
+    history = keras.layers.Concatenate(name="history")(
+        [films[1], film_genres(ids), rating_embedding(ratings)]
+    )
+    if ragged:
+        history = RaggedLike(name="histories")([history, history_movies])
 
-    def event(ids: Any, ratings: Any, name: str) -> Any:
-        # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
-        return keras.layers.Concatenate(name=name)([*film_vector(ids), rating_embedding(ratings)])
-
-    # The attention compares both part by part, so the film in question needs a rating, too.
-    candidate = event(movie, keras.ops.full_like(movie, NOT_RATED), "candidate")
-    history = event(history_movies, history_ratings, "history")
     if pooling == "attention":
         attention = AttentionPoolingLayer(
-            tuple(attention_units), att_activation=attention_activation, name="attention"
+            tuple(attention_units),
+            # The attention builds Dice itself, with the mask of the history.
+            att_activation=_activation(attention_activation),
+            weight_normalization=weight_normalization,
+            scale=scale,
+            name="attention",
         )
         # `attention_model` wants the weights. Keras (3.15) cannot call a layer a second time with
         # another number of outputs, so they are asked for here, where they cost nothing.
         pooled, _ = attention([candidate, history], return_attention_scores=True)
     else:
-        pooled = SequencePoolingLayer(mode="mean", name="mean")(history)
+        pooled = SequencePoolingLayer(mode=pooling, name=pooling)(history)
 
     # The product gives the dense layers the terms of an inner product.
     product = keras.layers.Multiply(name="product")([candidate, pooled])
     x = keras.layers.Concatenate(name="joined")([candidate, pooled, product])
     for units in hidden_units:
         x = keras.layers.Dense(units)(x)
-        x = Dice()(x) if activation == "dice" else keras.layers.Activation(activation)(x)
+        x = _activation(activation)(x)
     output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
     output = keras.ops.squeeze(output, -1)
     return keras.Model([movie, history_movies, history_ratings], output, name=pooling)
 
 
-def _film_vector(
-    genre_shares: Floats, film_units: int, genre_units: int, film_l2: float
-) -> Callable[[Any], list[Any]]:
-    """Return what turns film ids into vectors; film in question and history share it."""
-    film_embedding = keras.layers.Embedding(
-        len(genre_shares),
-        film_units,
-        mask_zero=True,
-        embeddings_regularizer=keras.regularizers.L2(film_l2),
-        name="film_embedding",
-    )
+def _genre_embedding(genre_shares: Floats, units: int, mask_zero: bool) -> Callable[[Any], Any]:
+    """Return what turns film ids into the mean of the embeddings of the film's genres."""
     # A film's genres are a fixed table inside the model: whoever asks it needs film ids only.
-    # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
     film_genres = keras.layers.Embedding(
-        *genre_shares.shape, weights=genre_shares, mask_zero=True, trainable=False, name="genres"
+        *genre_shares.shape,
+        weights=genre_shares,
+        mask_zero=mask_zero,
+        trainable=False,
+        name="genres",
     )
-    genre_embedding = keras.layers.Dense(genre_units, use_bias=False, name="genre_embedding")
-    return lambda ids: [film_embedding(ids), genre_embedding(film_genres(ids))]
+    # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
+    embedding = keras.layers.Dense(units, use_bias=False, name="genre_embedding")
+    return lambda ids: embedding(film_genres(ids))
+
+
+def _activation(name: str) -> keras.Layer:
+    """Make the layer of this activation: "dice", "prelu" or one that Keras has as a function."""
+    layers = {"dice": Dice, "prelu": keras.layers.PReLU}
+    return layers[name]() if name in layers else keras.layers.Activation(name)
+
+
+@keras.saving.register_keras_serializable(package="din_layers_examples")
+class RaggedValues(keras.Layer):
+    """The events of a ragged tensor one after the other, (batch, time) to (events,)."""
+
+    def call(self, x: Any) -> Any:
+        return x.values
+
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None,), x.dtype)
+
+
+@keras.saving.register_keras_serializable(package="din_layers_examples")
+class RaggedLike(keras.Layer):
+    """Put vectors (events, dim) into the rows of a ragged tensor: ragged (batch, time, dim)."""
+
+    def call(self, inputs: Any) -> Any:
+        values, like = inputs
+        return like.with_values(values)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        values, like = inputs
+        return keras.KerasTensor((*like.shape, values.shape[-1]), values.dtype, ragged=True)
 
 
 def attention_model(din: keras.Model) -> keras.Model:
