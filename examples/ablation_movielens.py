@@ -199,6 +199,9 @@ def run_missing(jobs: Sequence[Job], store: FinishedRuns, data: MovieLens, parts
     with tqdm(total=sum(job.epochs for job in missing), unit="epoch", mininterval=1) as bar:
         for job in missing:
             bar.set_description(f"{job.name}, seed {job.seed}")
+            if store.load(job.name, job.key(data_digest)) is not None:
+                bar.update(job.epochs)  # another process, working on the same folder, was faster
+                continue
             result = execute(job, data, parts, on_epoch=bar.update)
             store.save(job.name, job.key(data_digest), result)
 
