@@ -50,7 +50,7 @@ class MiniBatchAwareL2(keras.Layer):
         >>> films = keras.layers.Embedding(3, 4, embeddings_initializer="ones", mask_zero=True)
         >>> layer = MiniBatchAwareL2(frequencies=[0, 1, 10], l2=0.5)
         >>> vectors = layer(films(ids), ids)
-        >>> float(layer.losses[0])  # 0.5 * (4 / 1 + 4 / 10)
+        >>> round(float(layer.losses[0]), 4)  # 0.5 * (4 / 1 + 4 / 10)
         2.2
 
     Reference:
@@ -74,6 +74,11 @@ class MiniBatchAwareL2(keras.Layer):
             )
         if not 0 <= l2 < float("inf"):
             raise ValueError(f"`l2` must be 0 or more. Received: l2={l2!r}")
+        if mask_value is not None and not 0 <= mask_value < len(self.frequencies):
+            raise ValueError(
+                "`mask_value` must be one of the ids. "
+                f"Received: mask_value={mask_value!r}, ids={len(self.frequencies)}"
+            )
         self.l2 = float(l2)
         self.mask_value = mask_value
         self.supports_masking = True
@@ -124,12 +129,15 @@ class MiniBatchAwareL2(keras.Layer):
     def _check(self, vectors: Any, ids: Any) -> None:
         all_vectors, all_ids = keras.tree.flatten(vectors), keras.tree.flatten(ids)
         shapes = [[tuple(x.shape) for x in tensors] for tensors in (all_vectors, all_ids)]
-        received = f"Received: vectors.shape={shapes[0]}, ids.shape={shapes[1]}"
-        if [len(shape) - 1 for shape in shapes[0]] != [len(shape) for shape in shapes[1]]:
-            raise ValueError(f"`vectors` must have shape (..., dim) for `ids` (...). {received}")
+        if len(all_vectors) != len(all_ids) or not all(map(_belong_together, *shapes)):
+            raise ValueError(
+                "`vectors` must have shape (..., dim) for `ids` (...). "
+                f"Received: vectors.shape={shapes[0]}, ids.shape={shapes[1]}"
+            )
         for x in all_ids:
-            if "int" not in keras.backend.standardize_dtype(x.dtype):
-                raise TypeError(f"`ids` must be integers. Received: ids.dtype={x.dtype}")
+            dtype = keras.backend.standardize_dtype(x.dtype)
+            if "int" not in dtype:
+                raise TypeError(f"`ids` must be integers. Received: ids.dtype={dtype}")
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -138,6 +146,12 @@ class MiniBatchAwareL2(keras.Layer):
             "l2": self.l2,
             "mask_value": self.mask_value,
         }
+
+
+def _belong_together(vectors: tuple[int | None, ...], ids: tuple[int | None, ...]) -> bool:
+    """Is the first shape the second one with one more axis, as far as sizes are known?"""
+    sizes = zip(vectors, ids, strict=False)
+    return len(vectors) == len(ids) + 1 and all(a == b or None in (a, b) for a, b in sizes)
 
 
 def _values(x: Any) -> Any:
