@@ -266,7 +266,8 @@ class Row:
 
 def best_epoch(result: Mapping[str, Any]) -> int:
     """The epoch that is best on the validation part, from 0."""
-    return int(np.nanargmax([epoch["scores"]["validation"]["auc"] for epoch in result["epochs"]]))
+    aucs = [epoch["scores"]["validation"]["auc"] for epoch in result["epochs"]]
+    return int(np.argmax(np.nan_to_num(aucs, nan=-1.0)))
 
 
 def rows_of(jobs: Sequence[Job], store: FinishedRuns, data: MovieLens) -> dict[str, Row]:
