@@ -237,7 +237,7 @@ class Row:
         test: By score and seed, that of the test part.
         epochs: The chosen epoch of each seed, from 1.
         parameters: Number of trained parameters.
-        seconds: Of processor time per epoch of training, their mean.
+        seconds: Of processor time per epoch of training, their median.
     """
 
     title: str
@@ -294,7 +294,7 @@ def _row(title: str, by_seed: Mapping[int, Mapping[str, Any]]) -> Row:
         },
         epochs=[epoch + 1 for epoch in chosen.values()],
         parameters=next(iter(by_seed.values()))["parameters"],
-        seconds=float(np.mean([e["seconds"] for r in by_seed.values() for e in r["epochs"]])),
+        seconds=float(np.median([e["seconds"] for r in by_seed.values() for e in r["epochs"]])),
     )
 
 
