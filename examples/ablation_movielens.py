@@ -344,6 +344,7 @@ def _range(epochs: Sequence[int]) -> str:
 def draw(rows: Mapping[str, Row], file: Path) -> None:
     """Draw AUC and GAUC of each variant: every seed, and the mean with its standard error."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(12, 1.8 + 0.42 * len(rows)), layout="constrained")
     all_axes = figure.subplots(1, 2, sharey=True)
@@ -361,6 +362,7 @@ def draw(rows: Mapping[str, Row], file: Path) -> None:
         if BASE in rows:
             axes.axvline(rows[BASE].mean(score), color="tab:blue", linestyle=":", linewidth=1)
         axes.set_xlabel(f"{SCORES[score]} on the test part")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", alpha=0.3)
     all_axes[0].set_yticks(range(len(rows)), [row.title for row in rows.values()])
     all_axes[0].invert_yaxis()
