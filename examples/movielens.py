@@ -341,10 +341,8 @@ def genre_combinations(data: MovieLens) -> Ints:
 
     Models with one category per item take this for it.
     """
-    _, combination = np.unique(data.genres, axis=0, return_inverse=True)
-    combination = combination.astype(np.int32) + 1
-    combination[0] = 0
-    return combination
+    _, combination = np.unique(data.genres[1:], axis=0, return_inverse=True)
+    return np.concatenate([[0], combination + 1], dtype=np.int32)
 
 
 def number_users(ratings: Ratings, users: dict[int, User]) -> dict[str, Ints]:
