@@ -9,7 +9,7 @@ from din_layers._sequence_pooling_layer import SequencePoolingLayer
 from din_layers._vocab_layer import VocabLayer
 from din_layers._weighted_sequence_layer import WeightedSequenceLayer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: For `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`: the classes by
 #: their bare names, as files written by other packages with layers of these names have them.

@@ -23,6 +23,7 @@ COMMON = {
     "print_blob": True,
 }
 settings.register_profile("default", max_examples=10, derandomize=True, **COMMON)
+settings.register_profile("brief", max_examples=3, derandomize=True, **COMMON)
 settings.register_profile("deep", max_examples=500, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

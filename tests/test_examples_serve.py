@@ -86,8 +86,8 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 def test_every_runtime_gives_the_scores_of_the_trained_model(job):
     printed, out = job
-    files = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert files == set(serve_candidates.FILES)
+    entries = {path.name + "/" * path.is_dir() for path in out.iterdir()}
+    assert entries == set(serve_candidates.FILES)
     assert (out / "latency.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     lines = printed.splitlines()
