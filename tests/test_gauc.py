@@ -4,12 +4,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fresh_process import run_fresh
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 import din_layers
+from din_layers.testing._fresh_process import run_fresh
 
 # The metric sums float32 products of small counts; the rest is exact.
 CLOSE = {"rel": 1e-5, "abs": 1e-6}

@@ -209,7 +209,8 @@ class ModelOnIds(Subject):
         return Sizes(**batch, **time)
 
     def _output_index(self, output: str | None) -> int:
-        names = list(self.model.output_names)
+        sequential = isinstance(self.model, keras.Sequential)  # has one output, without a name
+        names = ["output"] if sequential else list(self.model.output_names)
         if output is None and len(names) == 1:
             return 0
         if output not in names:
@@ -242,9 +243,9 @@ class ModelOnIds(Subject):
 
     def _outputs(self, batch: Batch, **tensors: Any) -> Any:
         given = {**self._arrays(batch), **tensors}
-        inputs = keras.tree.map_structure(
-            lambda x: ops.convert_to_tensor(given[x.name]), self.model.input
-        )
+        sequential = isinstance(self.model, keras.Sequential)
+        structure = self.model.inputs[0] if sequential else self.model.input
+        inputs = keras.tree.map_structure(lambda x: ops.convert_to_tensor(given[x.name]), structure)
         return keras.tree.flatten(self.model(inputs, training=False))[self.output]
 
     def differentiate(self, batch: Batch) -> Gradients:
