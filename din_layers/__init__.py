@@ -1,19 +1,23 @@
 """Keras 3 layers that turn a user's behaviour history into a vector, right under every mask."""
 
 from din_layers._attention_pooling_layer import AttentionPoolingLayer
+from din_layers._augru import AUGRU
 from din_layers._dice import Dice
+from din_layers._gauc import GAUC
 from din_layers._hash_layer import HashLayer
 from din_layers._sequence_pooling_layer import SequencePoolingLayer
 from din_layers._vocab_layer import VocabLayer
 from din_layers._weighted_sequence_layer import WeightedSequenceLayer
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 #: For `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`: the classes by
 #: their bare names, as files written by other packages with layers of these names have them.
 custom_objects: dict[str, type] = {
-    layer.__name__: layer
-    for layer in (
+    public.__name__: public
+    for public in (
+        AUGRU,
+        GAUC,
         AttentionPoolingLayer,
         Dice,
         HashLayer,
@@ -24,6 +28,8 @@ custom_objects: dict[str, type] = {
 }
 
 __all__ = [
+    "AUGRU",
+    "GAUC",
     "AttentionPoolingLayer",
     "Dice",
     "HashLayer",

@@ -80,6 +80,12 @@ class AttentionPoolingLayer(keras.Layer):
     All sources of validity are ANDed; without any, every position is valid. Invalid positions may
     hold anything, NaN included, and get zero gradients.
 
+    Cost:
+        Dense keys cost what batch x time positions cost, padding included; ragged ones, or
+        `skip_padding=True`, what the events cost. The (batch, time, 4 dim) concatenation is never
+        built, and of the first hidden layer's work the part that only the history enters is done
+        once for all queries. `benchmarks/results.md` has numbers.
+
     Output shape:
         `mode="sum"`: (batch, queries, dim), without a mask. `mode="sequence"`:
         (batch, time, dim), ragged if `keys` is, zero at invalid positions; the mask goes on to
@@ -322,6 +328,8 @@ def _get_activation(identifier: Any) -> Any:
     try:
         return keras.activations.get(identifier)
     except (TypeError, ValueError) as error:
+        if isinstance(identifier, dict):
+            raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
 
 
@@ -334,4 +342,6 @@ def _serialize_activation(activation: Any) -> Any:
 
 
 def _copy(original: Any, **overrides: Any) -> Any:
+    if not hasattr(original, "get_config"):  # None, or a plain function
+        return original
     return original.__class__.from_config({**original.get_config(), **overrides})

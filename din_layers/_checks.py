@@ -62,7 +62,11 @@ def check_number(name: str, value: Any, minimum: float, maximum: float) -> float
     """Return `value` as a plain float between `minimum` and `maximum`."""
     if isinstance(value, bool | str) or not hasattr(value, "__float__"):
         raise TypeError(message(name, "must be a number", **{name: value}))
-    if not minimum <= (number := float(value)) <= maximum:
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of hundreds of digits
+        number = float("inf") if value > 0 else -float("inf")
+    if not minimum <= number <= maximum:
         expected = f"must lie between {minimum} and {maximum}"
         raise ValueError(message(name, expected, **{name: value}))
     return number

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from din_layers._checks import (
@@ -15,6 +16,8 @@ from din_layers._checks import (
     message,
 )
 from din_layers._history import Tensor, select, wide_dtype
+
+_LARGEST = float(np.finfo("float32").max)  # of the dtype that the statistics have
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -33,7 +36,8 @@ class Dice(keras.Layer):
         alpha_regularizer: Regularizer of `alpha`.
         alpha_constraint: Constraint of `alpha`.
         synchronized: If `True`, the batch statistics are those of all replicas together under
-            `tf.distribute` (TensorFlow backend).
+            `tf.distribute`. Under `keras.distribution`, on JAX, they always are. ValueError on
+            PyTorch.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
@@ -44,6 +48,9 @@ class Dice(keras.Layer):
         mask: The Keras mask: boolean, with the leading axes of `inputs`. Invalid positions enter
             no statistics, give 0 and get zero gradients, whatever they hold. A batch without any
             valid position leaves the moving statistics as they are.
+
+    Cost:
+        About that of BatchNormalization and PReLU. Invalid positions cost what valid ones cost.
 
     Output shape:
         That of `inputs`, in the compute dtype. The mask goes on to the next layer.
@@ -78,13 +85,13 @@ class Dice(keras.Layer):
         super().__init__(**kwargs)
         self.axis = check_integer("axis", axis, minimum=-8)
         self.momentum = check_number("momentum", momentum, 0.0, 1.0)
-        self.epsilon = check_number("epsilon", epsilon, 0.0, float("inf"))
+        self.epsilon = check_number("epsilon", epsilon, 0.0, _LARGEST)
         self.alpha_initializer = keras.initializers.get(alpha_initializer)
         self.alpha_regularizer = keras.regularizers.get(alpha_regularizer)
         self.alpha_constraint = keras.constraints.get(alpha_constraint)
         self.synchronized = check_bool("synchronized", synchronized)
-        if synchronized and keras.backend.backend() != "tensorflow":
-            expected = "must be False: only the TensorFlow backend synchronizes replicas"
+        if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
+            expected = "must be False: only TensorFlow and JAX synchronize replicas"
             received = {"synchronized": True, "backend": keras.backend.backend()}
             raise ValueError(message("synchronized", expected, **received))
         self.supports_masking = True
@@ -152,18 +159,20 @@ class Dice(keras.Layer):
             check_axes(inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked)))
 
     def _batch_statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the valid positions, and move the moving ones."""
+        """Return mean and variance of `x`, zero where invalid, and move the moving ones."""
         # No mask reaches the last axis, so one of its entries tells the share of valid positions.
         share = self._mean(select(mask, ops.ones_like(x[..., :1])))
         any_valid = share > 0  # also False for the NaN that a batch of no positions gives
         safe_share = ops.where(any_valid, share, ops.ones_like(share))
 
         def valid_mean(values: Tensor) -> Tensor:
-            mean = self._mean(select(mask, values))
+            mean = self._mean(values)
             return ops.where(any_valid, mean / safe_share, ops.zeros_like(mean))
 
         mean = valid_mean(x)
-        variance = valid_mean(ops.square(x - mean))
+        # Exact all the same: moved by a little, the mean does not change the sum of the squares.
+        squares = ops.square(x - ops.stop_gradient(mean))
+        variance = valid_mean(select(mask, squares))
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             (old,) = self._as_channels(x, moving)
             new = ops.where(any_valid, old * self.momentum + batch * (1 - self.momentum), old)
@@ -173,7 +182,8 @@ class Dice(keras.Layer):
     def _mean(self, x: Tensor) -> Tensor:
         """Average over all axes but that of the channels, which are kept, over all replicas."""
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
-        if self.synchronized:
+        # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
+        if self.synchronized and keras.backend.backend() == "tensorflow":
             return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
         return ops.mean(x, axis=axes, keepdims=True)
 

@@ -14,6 +14,7 @@ tensors per row     (batch, ...)                the same
 `sum`, `max` ...    aligned -> per row          the same
 `softmax`           over a row's valid events   the same
 `restore`, `pad`    aligned -> the caller's     the same
+`unpad`             the opposite of `pad`       the same
 ==================  ==========================  ===================================
 
 A flat history is a ragged sequence (`RaggedHistory`) or a padded one whose valid events were taken
@@ -88,16 +89,21 @@ class History(abc.ABC):
         """Put `fill` at the invalid positions of an aligned tensor."""
         return select(self.valid, x, fill)
 
+    def aligned(self, x: Tensor, dtype: str) -> Tensor:
+        """Align what the caller gave, (batch, time, ...), whatever it holds where invalid."""
+        return ops.cast(self._align(x), dtype)
+
     def events(self, x: Tensor, dtype: str, fill: float = 0.0) -> Tensor:
         """Align what the caller gave, (batch, time, ...), with `fill` where invalid."""
-        return self.keep(ops.cast(self._align(x), dtype), fill)
+        return self.keep(self.aligned(x, dtype), fill)
 
     @cached_property
     def count(self) -> Tensor:
         """The number of valid events of each row, float32, (batch, 1)."""
         if self.valid is None:
             return self._row_lengths()
-        return self.sum(ops.cast(self.valid[..., None], "float32"))
+        # Not `valid[..., None]`: LiteRT has no slice that adds an axis to booleans.
+        return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
 
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
         """Replace the values, (batch, dim), of the rows without valid events."""
@@ -105,8 +111,10 @@ class History(abc.ABC):
 
     def max(self, x: Tensor) -> Tensor:
         """Return the largest values (..., dim) of the valid events of each row: (batch, dim)."""
-        lowest = -float("inf")
-        return self.non_empty(self._largest(self.keep(x, lowest), _scalar(lowest, x)), 0.0)
+        largest = self._largest(self.keep(x, -float("inf")))
+        # Not `non_empty(largest, 0.0)`: the converter to ONNX makes a product of that selection,
+        # and of -inf a NaN.
+        return ops.maximum(largest, self.non_empty(_scalar(-float("inf"), x), 0.0))
 
     def mean(self, x: Tensor) -> Tensor:
         """Average aligned (..., dim), zero where invalid, over each row: (batch, dim)."""
@@ -140,8 +148,8 @@ class History(abc.ABC):
         """Return the number of positions of each row, float32, (batch, 1) or (1, 1)."""
 
     @abc.abstractmethod
-    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
-        """Return the largest values per row; anything for a row without positions."""
+    def _largest(self, x: Tensor) -> Tensor:
+        """Return the largest values per row, 0 or less for a row without positions."""
 
     @abc.abstractmethod
     def spread(self, per_row: Tensor) -> Tensor:
@@ -163,6 +171,10 @@ class History(abc.ABC):
     def pad(self, x: Tensor) -> Tensor:
         """Take an aligned tensor, zero where invalid, to a dense one (batch, time, ...)."""
 
+    def unpad(self, x: Tensor) -> Tensor:
+        """Take a dense tensor (batch, time, ...), with all that it holds, to an aligned one."""
+        return self._align(x)
+
 
 class PaddedHistory(History):
     """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
@@ -179,8 +191,10 @@ class PaddedHistory(History):
     def _row_lengths(self) -> Tensor:
         return ops.reshape(ops.cast(ops.shape(self._sequence)[1], "float32"), (1, 1))
 
-    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
-        return ops.max(x, axis=1, initial=lowest)
+    def _largest(self, x: Tensor) -> Tensor:
+        if x.shape[1] == 0:  # PyTorch has no maximum of nothing
+            return ops.sum(x, axis=1)
+        return ops.max(x, axis=1, initial=-float("inf"))
 
     def spread(self, per_row: Tensor) -> Tensor:
         return ops.expand_dims(per_row, 1)
@@ -209,12 +223,18 @@ class FlatHistory(History):
     rows: Tensor
     batch: Tensor
 
-    def _largest(self, x: Tensor, lowest: Tensor) -> Tensor:
-        del lowest  # the segment operation has its own start
+    def _largest(self, x: Tensor) -> Tensor:
         return self._with_last_rows(_tf().math.segment_max(x, self.rows))
 
     def spread(self, per_row: Tensor) -> Tensor:
-        return _tf().gather(per_row, self.rows)
+        tf = _tf()
+
+        @tf.custom_gradient
+        def gather(x: Tensor) -> Any:
+            # TensorFlow's own gradient of a gather does not know that `rows` are in order.
+            return tf.gather(x, self.rows), self.sum
+
+        return gather(per_row)
 
     def sum(self, x: Tensor) -> Tensor:
         return self._with_last_rows(_tf().math.segment_sum(x, self.rows))
@@ -229,7 +249,7 @@ class FlatHistory(History):
         return tf.pad(per_row, [[0, missing], *[[0, 0]] * (len(per_row.shape) - 1)])
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        return self.sum(weights[:, :, None] * x[:, None, :])
+        return self.sum(ops.expand_dims(weights, 2) * ops.expand_dims(x, 1))
 
 
 class RaggedHistory(FlatHistory):
@@ -237,7 +257,7 @@ class RaggedHistory(FlatHistory):
 
     def __init__(self, sequence: Tensor) -> None:
         super().__init__(sequence)
-        self.rows, self.batch = sequence.value_rowids(), sequence.nrows()
+        self.rows, self.batch = _rows(sequence), sequence.nrows()
 
     def _align(self, x: Tensor) -> Tensor:
         if is_ragged(x):
@@ -398,6 +418,19 @@ def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Te
     else:
         mask = [mask]
     return [m for m in mask if m is not None]
+
+
+def _rows(sequence: Tensor) -> Tensor:
+    """Return the row of each value, as `value_rowids` does.
+
+    That pads on its way: one long history among short ones would cost as much as if all were long.
+    """
+    tf = _tf()
+    starts = sequence.row_splits[1:-1]  # where each row but the first starts
+    values = tf.shape(sequence.values)[0]
+    # Empty rows at the end start after the last value.
+    started = tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, values + 1)
+    return tf.cumsum(started)[:-1]
 
 
 def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:

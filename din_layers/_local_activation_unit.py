@@ -9,10 +9,11 @@ so the concatenation, four times as wide as the history, is never built, and the
 stays the one of the definition. The first term is needed once for each query and the second once
 for each event; only the third belongs to the pair. Two ways to compute the sum of the last two:
 
-* padded: `k (Wk - Wd + diag(q) Wp)`, one matrix (dim, units) for each row and query, and one
-  batched matrix product. The products `q * k` are never built either.
-* flat (ragged, or padding skipped): one matrix for each event would be too many, so the terms are
-  computed as they stand.
+* by row: `k (Wk - Wd + diag(q) Wp)`, one matrix (dim, units) for each row and query, and one
+  batched matrix product. The products `q * k` are never built either. This is half the work, and
+  pays where many events share a row's matrix: in padded histories that are not short.
+* by event: the terms as they stand. Flat histories (ragged, or padding skipped) have rows of many
+  lengths, which no batched product takes.
 
 Reference: Deep Interest Network for Click-Through Rate Prediction, section 4.3,
 https://arxiv.org/abs/1706.06978
@@ -28,6 +29,8 @@ from keras import ops
 from din_layers._history import History, PaddedHistory, Tensor
 
 Activation = Callable[..., Tensor]  # a function or a Keras layer
+
+_SHORT = 16  # positions up to which the rows' matrices cost more than they save
 
 
 class LocalActivationUnit(keras.Layer):
@@ -73,7 +76,8 @@ class LocalActivationUnit(keras.Layer):
             query: The queries of each row (batch, queries, dim).
             history: Tells which events belong to which row, and which are valid.
         """
-        first = _first_layer_padded if isinstance(history, PaddedHistory) else _first_layer_flat
+        time = events.shape[1] if isinstance(history, PaddedHistory) else 0
+        first = _first_layer_by_row if time is None or time > _SHORT else _first_layer_by_event
         x = first(self.dense_layers[0], events, query, history)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
@@ -83,7 +87,7 @@ class LocalActivationUnit(keras.Layer):
         return ops.reshape(x, pairs)
 
 
-def _first_layer_padded(
+def _first_layer_by_row(
     dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
 ) -> Tensor:
     wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
@@ -95,14 +99,14 @@ def _first_layer_padded(
     return event_part + history.spread(ops.matmul(query, wq + wd) + dense.bias)
 
 
-def _first_layer_flat(
+def _first_layer_by_event(
     dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
 ) -> Tensor:
     wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
-    products = ops.expand_dims(events, 1) * history.spread(query)
+    products = ops.expand_dims(events, -2) * history.spread(query)
     return (
         ops.matmul(products, wp)
-        + ops.expand_dims(ops.matmul(events, wk - wd), 1)
+        + ops.expand_dims(ops.matmul(events, wk - wd), -2)
         + history.spread(ops.matmul(query, wq + wd) + dense.bias)
     )
 

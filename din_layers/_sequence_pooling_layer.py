@@ -16,19 +16,22 @@ from din_layers._history import (
 )
 
 
-def _sum(history: History, events: Tensor) -> Tensor:
-    return history.sum(events)
+def _sum(history: History, x: Tensor) -> Tensor:
+    return history.sum(history.keep(x))
 
 
-def _sqrtn(history: History, events: Tensor) -> Tensor:
-    return history.sum(events) / ops.sqrt(
-        ops.cast(history.non_empty(history.count, 1.0), events.dtype)
-    )
+def _mean(history: History, x: Tensor) -> Tensor:
+    return history.mean(history.keep(x))
+
+
+def _sqrtn(history: History, x: Tensor) -> Tensor:
+    count = ops.cast(history.non_empty(history.count, 1.0), x.dtype)
+    return _sum(history, x) / ops.sqrt(count)
 
 
 _MODES: dict[str, Callable[[History, Tensor], Tensor]] = {
     "sum": _sum,
-    "mean": History.mean,
+    "mean": _mean,
     "max": History.max,
     "sqrtn": _sqrtn,
 }
@@ -58,6 +61,9 @@ class SequencePoolingLayer(keras.Layer):
 
     All sources of validity are ANDed; without any, every position is valid. Invalid positions may
     hold anything, NaN included, and get zero gradients.
+
+    Cost:
+        A dense sequence costs what all its positions cost, a ragged one what its events cost.
 
     Output shape:
         (batch, 1, dim) in the compute dtype; zeros for a history without valid events. Carries no
@@ -91,8 +97,8 @@ class SequencePoolingLayer(keras.Layer):
     def call(self, inputs: Tensor, mask: Tensor = None) -> Tensor:
         sequence, companions, masks = self._checked(inputs, mask)
         history = self.reader.read(sequence, companions, masks)
-        events = history.events(sequence, wide_dtype(self.compute_dtype))
-        pooled = _MODES[self.mode](history, events)
+        x = history.aligned(sequence, wide_dtype(self.compute_dtype))
+        pooled = _MODES[self.mode](history, x)
         return ops.cast(ops.expand_dims(pooled, 1), self.compute_dtype)
 
     def compute_output_spec(self, inputs: Tensor, mask: Tensor = None) -> keras.KerasTensor:

@@ -7,6 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers._checks import check_bool, check_id, message
 from din_layers._history import HistoryReader, Tensor, is_ragged
 
 
@@ -34,6 +35,18 @@ def _combine(
     return history.restore(history.valid)
 
 
+def _checked_reader(
+    sequence_name: str, companion_name: str, hist_mask_value: int | str, **flags: bool
+) -> HistoryReader:
+    for name, value in (("sequence_name", sequence_name), ("companion_name", companion_name)):
+        if not isinstance(value, str):
+            raise TypeError(message(name, "must be a string", **{name: value}))
+    for name, flag in flags.items():
+        check_bool(name, flag)
+    check_id("hist_mask_value", hist_mask_value)
+    return HistoryReader(sequence_name, companion_name, hist_mask_value, **flags)
+
+
 @keras.saving.register_keras_serializable(package="din_layers")
 class ValidPositions(keras.Layer):
     """Combine all sources of validity to one mask.
@@ -50,7 +63,7 @@ class ValidPositions(keras.Layer):
         fields = [field.name for field in dataclasses.fields(HistoryReader)]
         self._reader_config = {key: kwargs.pop(key) for key in fields if key in kwargs}
         super().__init__(**kwargs)
-        self.reader = HistoryReader(**self._reader_config)
+        self.reader = _checked_reader(**self._reader_config)
         self.supports_masking = True
 
     def call(self, sequence: Tensor, companions: Any = (), masks: Any = ()) -> Tensor:

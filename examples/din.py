@@ -7,6 +7,7 @@ the history. `din_movielens.py` is the job around it.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 import tempfile
@@ -20,7 +21,8 @@ import keras
 import numpy as np
 import pandas as pd
 from fresh_program import run_program
-from movielens import RATING_IDS, Examples, Floats, Ints, MovieLens
+from mini_batch_aware_l2 import MiniBatchAwareL2
+from movielens import RATING_IDS, Examples, Floats, Ints, Longs, MovieLens
 from sklearn.metrics import log_loss, roc_auc_score
 
 from din_layers import AttentionPoolingLayer, Dice, SequencePoolingLayer
@@ -38,6 +40,7 @@ def build_model(
     genre_shares: Floats,
     *,
     pooling: str = "attention",
+    candidates: int | None = 1,
     film_units: int = 16,
     genre_units: int = 8,
     rating_units: int = 8,
@@ -45,85 +48,175 @@ def build_model(
     attention_activation: str = "dice",
     hidden_units: Sequence[int] = (64, 32),
     activation: str = "dice",
+    synchronized: bool = False,
+    weight_normalization: bool = True,
+    scale: bool = False,
     film_l2: float = 1e-3,
+    film_frequencies: Longs | None = None,
+    ragged: bool = False,
     seed: int | None = None,
 ) -> keras.Model:
     """Probability that a user with this history likes the film in question.
 
-    Inputs: `movie` (batch, 1), `history_movies` and `history_ratings` (batch, history), ids with 0
-    for padding; histories may have any length. Output: (batch, 1).
+    Inputs: `movie` (batch, candidates), `history_movies` and `history_ratings` (batch, history),
+    ids with 0 for padding; histories may have any length. Output: (batch, candidates).
 
     Args:
         genre_shares: One row per film id: the share of each genre, zeros in row 0.
-        pooling: "attention" for DIN, "mean" to compare with.
+        pooling: "attention" for DIN, "mean" or "sum" to compare with.
+        candidates: How many films are in question at once, with one history; None for any number.
         film_units: Size of the embedding of a film's id.
         genre_units: Size of the embedding of a genre; a film has the mean of its genres.
         rating_units: Size of the embedding of the rating that a film was given.
         attention_units: Hidden units of the attention's own network.
-        attention_activation: Their activation.
+        attention_activation: Their activation, "dice", "prelu" or one of Keras's.
         hidden_units: Hidden units of the network that gives the probability.
-        activation: Their activation, "dice" or one of Keras's.
+        activation: Their activation, likewise.
+        synchronized: Whether the batch of Dice is that of all replicas under `tf.distribute`.
+        weight_normalization: As in `AttentionPoolingLayer`.
+        scale: As in `AttentionPoolingLayer`.
         film_l2: Weight decay of the film embedding: most films have a handful of ratings, which
             it would learn by heart.
+        film_frequencies: How often each film id stands in the training data. If given, the weight
+            decay is mini-batch aware.
+        ragged: Whether histories come as `tf.RaggedTensor`, without padding.
         seed: If given, the seed of everything random in Keras, weights included.
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    movie = keras.Input((1,), dtype="int32", name="movie")
-    history_movies = keras.Input((None,), dtype="int32", name="history_movies")
-    history_ratings = keras.Input((None,), dtype="int32", name="history_ratings")
-
-    film_vector = _film_vector(genre_shares, film_units, genre_units, film_l2)
-    rating_embedding = keras.layers.Embedding(
-        NOT_RATED + 1, rating_units, mask_zero=True, name="rating_embedding"
+    by_name = functools.partial(_activation, synchronized=synchronized)
+    plain_l2 = film_l2 if film_frequencies is None else 0.0
+    films = film_vectors(genre_shares, film_units, genre_units, plain_l2, mask_zero=not ragged)
+    decay = None
+    if film_frequencies is not None:
+        decay = MiniBatchAwareL2(film_frequencies, film_l2, name="decay")
+    inputs, candidate, history = rated_films(
+        films, rating_embedding(rating_units, not ragged), candidates, ragged, decay
     )
-
-    def event(ids: Any, ratings: Any, name: str) -> Any:
-        # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
-        return keras.layers.Concatenate(name=name)([*film_vector(ids), rating_embedding(ratings)])
-
-    # The attention compares both part by part, so the film in question needs a rating, too.
-    candidate = event(movie, keras.ops.full_like(movie, NOT_RATED), "candidate")
-    history = event(history_movies, history_ratings, "history")
     if pooling == "attention":
         attention = AttentionPoolingLayer(
-            tuple(attention_units), att_activation=attention_activation, name="attention"
+            tuple(attention_units),
+            att_activation=by_name(attention_activation),
+            weight_normalization=weight_normalization,
+            scale=scale,
+            name="attention",
         )
         # `attention_model` wants the weights. Keras (3.15) cannot call a layer a second time with
         # another number of outputs, so they are asked for here, where they cost nothing.
         pooled, _ = attention([candidate, history], return_attention_scores=True)
     else:
-        pooled = SequencePoolingLayer(mode="mean", name="mean")(history)
+        pooled = SequencePoolingLayer(mode=pooling, name=pooling)(history)
 
     # The product gives the dense layers the terms of an inner product.
     product = keras.layers.Multiply(name="product")([candidate, pooled])
     x = keras.layers.Concatenate(name="joined")([candidate, pooled, product])
     for units in hidden_units:
         x = keras.layers.Dense(units)(x)
-        x = Dice()(x) if activation == "dice" else keras.layers.Activation(activation)(x)
+        x = by_name(activation)(x)
     output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
     output = keras.ops.squeeze(output, -1)
-    return keras.Model([movie, history_movies, history_ratings], output, name=pooling)
+    return keras.Model(inputs, output, name=pooling)
 
 
-def _film_vector(
-    genre_shares: Floats, film_units: int, genre_units: int, film_l2: float
+def rated_films(
+    films: Callable[[Any], list[Any]],
+    ratings: keras.layers.Embedding,
+    candidates: int | None = 1,
+    ragged: bool = False,
+    decay: MiniBatchAwareL2 | None = None,
+) -> tuple[list[Any], Any, Any]:
+    """Return the inputs, the candidates (batch, candidates, dim), the history (batch, time, dim).
+
+    A film's vector has the rating that it was given in it.
+    """
+    movie = keras.Input((candidates,), dtype="int32", name="movie")
+    history_movies = keras.Input((None,), dtype="int32", ragged=ragged, name="history_movies")
+    history_ratings = keras.Input((None,), dtype="int32", ragged=ragged, name="history_ratings")
+    ids, stars = history_movies, history_ratings
+    if ragged:  # Keras's own layers take no ragged input; what they do here, they do per event
+        ids, stars = RaggedValues(name="ids")(ids), RaggedValues(name="ratings")(stars)
+
+    (film, *film_parts), (event, *event_parts) = films(movie), films(ids)
+    if decay is not None:
+        # Together: film in question and history share the table, and a row in both counts once.
+        film, event = decay([film, event], [movie, ids])
+    # The attention compares both part by part, so the film in question needs a rating, too.
+    not_rated = keras.ops.full_like(movie, NOT_RATED)
+    # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
+    candidate = keras.layers.Concatenate(name="candidate")([film, *film_parts, ratings(not_rated)])
+    history = keras.layers.Concatenate(name="history")([event, *event_parts, ratings(stars)])
+    if ragged:
+        history = RaggedLike(name="histories")([history, history_movies])
+    return [movie, history_movies, history_ratings], candidate, history
+
+
+def rating_embedding(units: int, mask_zero: bool = True) -> keras.layers.Embedding:
+    """Return the embedding of the rating that a film was given."""
+    return keras.layers.Embedding(
+        NOT_RATED + 1, units, mask_zero=mask_zero, name="rating_embedding"
+    )
+
+
+def film_vectors(
+    genre_shares: Floats,
+    film_units: int,
+    genre_units: int,
+    film_l2: float,
+    mask_zero: bool = True,
 ) -> Callable[[Any], list[Any]]:
-    """Return what turns film ids into vectors; film in question and history share it."""
+    """Return what turns film ids into vectors; film in question and history share it.
+
+    They are the embedding of the film and the mean of the embeddings of its genres.
+    """
     film_embedding = keras.layers.Embedding(
         len(genre_shares),
         film_units,
-        mask_zero=True,
-        embeddings_regularizer=keras.regularizers.L2(film_l2),
+        mask_zero=mask_zero,
+        embeddings_regularizer=keras.regularizers.L2(film_l2) if film_l2 else None,
         name="film_embedding",
     )
     # A film's genres are a fixed table inside the model: whoever asks it needs film ids only.
-    # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
     film_genres = keras.layers.Embedding(
-        *genre_shares.shape, weights=genre_shares, mask_zero=True, trainable=False, name="genres"
+        *genre_shares.shape,
+        weights=genre_shares,
+        mask_zero=mask_zero,
+        trainable=False,
+        name="genres",
     )
+    # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
     genre_embedding = keras.layers.Dense(genre_units, use_bias=False, name="genre_embedding")
     return lambda ids: [film_embedding(ids), genre_embedding(film_genres(ids))]
+
+
+def _activation(name: str, synchronized: bool) -> keras.Layer:
+    """Make the layer of this activation: "dice", "prelu" or one that Keras has as a function."""
+    if name == "dice":
+        return Dice(synchronized=synchronized)
+    return keras.layers.PReLU() if name == "prelu" else keras.layers.Activation(name)
+
+
+@keras.saving.register_keras_serializable(package="din_layers_examples")
+class RaggedValues(keras.Layer):
+    """The events of a ragged tensor one after the other, (batch, time) to (events,)."""
+
+    def call(self, x: Any) -> Any:
+        return x.values
+
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
+        return keras.KerasTensor((None,), x.dtype)
+
+
+@keras.saving.register_keras_serializable(package="din_layers_examples")
+class RaggedLike(keras.Layer):
+    """Put vectors (events, dim) into the rows of a ragged tensor: ragged (batch, time, dim)."""
+
+    def call(self, inputs: Any) -> Any:
+        values, like = inputs
+        return like.with_values(values)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        values, like = inputs
+        return keras.KerasTensor((*like.shape, values.shape[-1]), values.dtype, ragged=True)
 
 
 def attention_model(din: keras.Model) -> keras.Model:

@@ -29,13 +29,14 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from command_line import Parser, movielens_parser, run_example
 from movielens import (
     Bools,
     DataError,
+    Examples,
     Floats,
     Ints,
     MovieLens,
@@ -63,17 +64,33 @@ FEW = 20_000  # training examples; with fewer, the seed moves the scores more th
 
 
 def print_table(runs: Sequence[Run]) -> None:
-    """Print one line per model: its scores after the last epoch."""
+    """Print one line per model: its scores after the last epoch; of several runs, mean and spread.
+
+    The spread is the standard deviation between the runs.
+    """
+    width = max(len(run.name) for run in runs) + 3
     print(
-        f"\n{'history pooled by':<18} {'AUC':>7} {'user-weighted AUC':>18} {'log loss':>9}"
+        f"\n{'history pooled by':<{width}} {'AUC':>14} {'user-weighted AUC':>18} {'log loss':>14}"
         f" {'parameters':>11} {'seconds':>8}"
     )
-    for run in runs:
-        scores = run.held_out[-1]
-        print(
-            f"{run.name:<18} {scores.auc:>7.4f} {scores.user_auc:>18.4f} {scores.log_loss:>9.4f}"
-            f" {run.parameters:>11,} {run.seconds:>8.1f}"
+    for name in dict.fromkeys(run.name for run in runs):
+        of_name = [run for run in runs if run.name == name]
+        last = [run.held_out[-1] for run in of_name]
+        auc, user_auc, log_loss = (
+            mean_and_spread([getattr(scores, key) for scores in last])
+            for key in ("auc", "user_auc", "log_loss")
         )
+        seconds = np.mean([run.seconds for run in of_name])
+        print(
+            f"{name:<{width}} {auc:>14} {user_auc:>18} {log_loss:>14}"
+            f" {of_name[0].parameters:>11,} {seconds:>8.1f}"
+        )
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Mean, and the standard deviation where there are several values."""
+    spread = f"\N{PLUS-MINUS SIGN}{np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{spread}"
 
 
 def print_reading_aid(trained_with: int) -> None:
@@ -304,8 +321,18 @@ def parser() -> Parser:
     )
 
 
-def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole job; the files go to `staging`."""
+class Split(NamedTuple):
+    """The data, and the questions to train and to test with."""
+
+    data: MovieLens
+    test_events: Bools
+    history: int
+    questions: Examples
+    test: Examples
+
+
+def read_and_split(options: argparse.Namespace) -> Split:
+    """Read the data, hold the last fifth of each user's ratings out, and say how much there is."""
     data = number(*read(options.data, options.limit))
     test_events = held_out(data)
     if not test_events.any():
@@ -320,6 +347,12 @@ def run(options: argparse.Namespace, staging: Path) -> None:
         f" ({len(test.movie):,}) held out",
         flush=True,
     )
+    return Split(data, test_events, history, questions, test)
+
+
+def run(options: argparse.Namespace, staging: Path) -> None:
+    """Do the whole job; the files go to `staging`."""
+    data, test_events, history, questions, test = read_and_split(options)
 
     # Only now, with arguments and data in order: TensorFlow takes seconds to start and writes lines
     # of its own to standard error, where bad arguments or data get exactly one.

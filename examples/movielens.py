@@ -367,11 +367,19 @@ def last_of_user(data: MovieLens) -> Bools:
     return np.append(data.user[1:] != data.user[:-1], True)
 
 
-def held_out(data: MovieLens) -> Bools:
-    """Per rating: is it among the last fifth (rounded down) of its user's ratings?"""
-    count = np.bincount(data.user)[data.user]
-    place = np.arange(len(data.user)) - data.first
-    return np.asarray(place >= count - count // 5)
+def held_out(data: MovieLens, among: Bools | slice = slice(None)) -> Bools:
+    """Per rating: is it among the last fifth (rounded down) of its user's ratings?
+
+    Args:
+        data: All ratings.
+        among: True for the ratings to take the fifth of; the others are not held out.
+    """
+    user = data.user[among]
+    count = np.bincount(user)[user]
+    place = np.arange(len(user)) - np.searchsorted(user, user)
+    result = np.zeros(len(data.user), bool)
+    result[among] = place >= count - count // 5
+    return result
 
 
 # Histories -------------------------------------------------------------------------------------

@@ -5,15 +5,20 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+import keras
 import numpy as np
 import oracles
-import tensorflow as tf
-from strategies import DIM
+import pytest
+from keras import ops
+from strategies import DIM, Batch
 
 import din_layers
+from din_layers.testing import DEFAULT_INVARIANTS
 
+BACKEND = keras.backend.backend()
 NO_EVENT = 0  # the id of an invalid position
 STRING_NO_EVENT = "none"
+SCORES = 8  # AUGRU's scores are the weights, 0 to 8, over this: its scores lie between 0 and 1
 
 
 @dataclass(frozen=True)
@@ -35,23 +40,49 @@ class Case:
             din_layers.SequencePoolingLayer: "pool",
             din_layers.WeightedSequenceLayer: "weigh",
             din_layers.AttentionPoolingLayer: "attend",
+            din_layers.AUGRU: "evolve",
         }[self.layer]
 
     @property
     def keeps_time(self):
         """Whether the output has the time axis of the sequence."""
-        return self.kind == "weigh" or self.config.get("mode") == "sequence"
+        return (
+            self.kind == "weigh"
+            or self.config.get("mode") == "sequence"
+            or self.config.get("return_sequences", False)
+        )
+
+    @property
+    def ordered(self):
+        """Whether the order of the events matters (law 6 does not hold)."""
+        return self.kind == "evolve"
 
     @property
     def queries(self):
         """The number of queries that it takes, None for any."""
         return 1 if self.config.get("mode") == "sequence" else None
 
+    @property
+    def invariants(self):
+        """The invariants of masking that it promises."""
+        # The state of an AUGRU grows without bound when its scores are far above 1.
+        unbounded = {"extreme_values"} if self.ordered else set()
+        order = () if self.ordered else ("permutation_invariance",)
+        return [name for name in (*DEFAULT_INVARIANTS, *order) if name not in unbounded]
+
+    @property
+    def needs_tensorflow(self):
+        """Whether it works on the TensorFlow backend only."""
+        return self.config.get("skip_padding", False)
+
     def make(self, **config):
         """Return a built layer with weights drawn from one seed."""
         layer = self.layer(**self.config, **config)
         if self.kind == "attend":
             layer.build([(None, None, DIM), (None, None, DIM)])
+            randomize(layer)
+        if self.kind == "evolve":
+            layer.build([(None, None, DIM), (None, None)])
             randomize(layer)
         return layer
 
@@ -68,6 +99,9 @@ class Case:
             return oracles.pool(self.config["mode"], events)[None]
         if self.kind == "weigh":
             return oracles.weigh(self.config["weight_normalization"], events, weights)
+        if self.kind == "evolve":
+            states = oracles.augru(events, weights / SCORES, *gates(layer))
+            return states[1:] if self.keeps_time else states[-1]
         scores = oracles.attention_scores(query, events, *mlp(layer), scale=layer.scale)
         weights = oracles.softmax(scores) if layer.weight_normalization else scores
         return events * weights if self.keeps_time else oracles.attend(weights, events)
@@ -85,6 +119,16 @@ def mlp(layer):
 
     activations = [activation(fn) for fn in layer.unit.activations]
     return [d[0] for d in dense], [d[1] for d in dense], [*activations, lambda x: x]
+
+
+def gates(layer):
+    """Return, in float64 and as DIEN's paper has them, the weights of u, r and the candidate."""
+    kernels, recurrent, (biases, state_biases) = [
+        np.split(np.float64(w), 3, axis=-1) for w in layer.get_weights()[:2]
+    ] + [[np.split(b, 3) for b in np.float64(layer.get_weights()[2])]]
+    z, r, candidate = zip(kernels, recurrent, biases, state_biases, strict=True)
+    # Keras's gate keeps the old state, the paper's takes the new one: 1 - sigmoid(x) = sigmoid(-x).
+    return tuple(-w for w in z), r, candidate
 
 
 def attention(**config):
@@ -108,6 +152,8 @@ CASES = {
     "attend_sequence_skip_raw_dice": attention(
         skip_padding=True, mode="sequence", weight_normalization=False, att_activation="dice"
     ),
+    "evolve": Case(din_layers.AUGRU, {"units": DIM}),
+    "evolve_sequence": Case(din_layers.AUGRU, {"units": DIM, "return_sequences": True}),
     "attend_linear": attention(att_hidden_units=()),
     "attend_sequence": attention(mode="sequence"),
     "attend_sequence_raw_dice": attention(
@@ -135,7 +181,7 @@ class Source:
     """A way to tell a layer which positions are valid.
 
     Attributes:
-        read: From a batch to (companions, mask) beside the padded sequence.
+        read: From a mask (batch, time) to (companions, mask) beside the padded sequence.
         prefix: Whether it can only tell prefixes.
         ragged: Whether the sequence itself is ragged.
         hist_mask_value: The id of an invalid position.
@@ -146,6 +192,16 @@ class Source:
     ragged: bool = False
     hist_mask_value: int | str = NO_EVENT
 
+    @property
+    def padding(self):
+        """Where invalid positions may stand, as `check_masking` has it."""
+        return "right" if self.prefix else "any"
+
+    @property
+    def needs_tensorflow(self):
+        """Whether it exists on the TensorFlow backend only."""
+        return self.ragged or isinstance(self.hist_mask_value, str)
+
     def call(self, case, layer, batch, companions=(), **kwargs):
         """Call a layer on a batch of NumPy arrays or tensors, with further companions."""
         inputs, mask = self.inputs(case, batch, companions)
@@ -153,16 +209,15 @@ class Source:
 
     def inputs(self, case, batch, companions=()):
         """Return what to call the layer with: inputs, and the mask of the sequence among them."""
-        own_companions, mask = self.read(batch)
-        query, sequence, weights = map(
-            tf.convert_to_tensor, (batch.query, batch.sequence, batch.weights)
-        )
+        sequence, valid, weights, query = map(ops.convert_to_tensor, batch.parts)
+        own_companions, mask = self.read(valid)
         if self.ragged:
-            sequence, weights = as_ragged(sequence, batch), as_ragged(weights, batch)
+            sequence, weights = as_ragged(sequence, valid), as_ragged(weights, valid)
         before, after = {
             "pool": ([], []),
             "weigh": ([], [weights]),
             "attend": ([query], []),
+            "evolve": ([], [weights / SCORES]),
         }[case.kind]
         inputs = [*before, sequence, *own_companions, *companions, *after]
         if len(inputs) == 1:
@@ -171,47 +226,60 @@ class Source:
 
     def rows(self, case, output, batch):
         """Return the output of each row at its valid positions, or its whole pooled output."""
-        if not case.keeps_time:
-            return list(np.asarray(output, "float64"))
-        if self.ragged:
+        if self.ragged and case.keeps_time:
             return [np.asarray(row, "float64") for row in output]
-        output = np.asarray(output, "float64")
-        np.testing.assert_array_equal(output[~batch.valid], 0, "invalid positions must be zero")
+        output = np.asarray(ops.convert_to_numpy(output)).astype("float64")
+        if not case.keeps_time:
+            return list(output)
+        if case.kind != "evolve":  # whose invalid positions carry the state
+            np.testing.assert_array_equal(output[~batch.valid], 0, "invalid positions must be zero")
         return [row[ok] for row, ok in zip(output, batch.valid, strict=True)]
 
 
-def as_ragged(x, batch):
+def as_ragged(x, valid):
     """Return the valid positions of `x`, (batch, time, ...), as a ragged tensor."""
-    return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(x, batch.valid), batch.lengths)
+    import tensorflow as tf
+
+    lengths = tf.reduce_sum(tf.cast(valid, tf.int64), axis=1)
+    return tf.RaggedTensor.from_row_lengths(tf.boolean_mask(x, valid), lengths)
 
 
-def ids(batch):
-    """Ids of events, 0 where invalid."""
-    return np.where(
-        batch.valid, np.arange(batch.valid.size).reshape(batch.valid.shape) + 1, NO_EVENT
-    )
+def as_padded(x, valid):
+    """Return a ragged tensor as a dense one, with zeros at invalid positions."""
+    import tensorflow as tf
+
+    shape = tf.concat([tf.shape(valid), tf.shape(x.values)[1:]], axis=0)
+    return tf.scatter_nd(tf.where(valid), x.values, tf.cast(shape, tf.int64))
 
 
-def string_ids(batch):
-    return tf.constant(np.where(batch.valid, "film ä", STRING_NO_EVENT).astype(object), tf.string)
+def ids(valid):
+    """Ids of events from 1 up, 0 where invalid."""
+    return ops.where(valid, ops.cumsum(ops.ones_like(valid, "int32"), axis=1), NO_EVENT)
+
+
+def string_ids(valid):
+    import tensorflow as tf
+
+    return tf.where(valid, "film ä", STRING_NO_EVENT)
+
+
+def lengths(valid, dtype="int32"):
+    return ops.cast(ops.sum(ops.cast(valid, "int32"), axis=1), dtype)
 
 
 SOURCES = {
-    "mask": Source(lambda batch: ([], tf.convert_to_tensor(batch.valid))),
-    "ids": Source(lambda batch: ([tf.constant(ids(batch))], None)),
+    "mask": Source(lambda valid: ([], valid)),
+    "ids": Source(lambda valid: ([ids(valid)], None)),
     "string_ids": Source(
-        lambda batch: ([string_ids(batch)], None), hist_mask_value=STRING_NO_EVENT
+        lambda valid: ([string_ids(valid)], None), hist_mask_value=STRING_NO_EVENT
     ),
-    "lengths": Source(lambda batch: ([tf.convert_to_tensor(batch.lengths)], None), prefix=True),
+    "lengths": Source(lambda valid: ([lengths(valid)], None), prefix=True),
     "column_lengths": Source(
-        lambda batch: ([tf.cast(batch.lengths, tf.int32)[:, None]], None), prefix=True
+        lambda valid: ([ops.expand_dims(lengths(valid, "int16"), 1)], None), prefix=True
     ),
-    "ragged": Source(lambda batch: ([], None), ragged=True),
+    "ragged": Source(lambda valid: ([], None), ragged=True),
     "all": Source(
-        lambda batch: (
-            [tf.constant(ids(batch), tf.int64), tf.cast(batch.lengths, tf.int8)],
-            tf.convert_to_tensor(batch.valid),
-        ),
+        lambda valid: ([ids(valid), lengths(valid, "int8")], valid),
         prefix=True,
     ),
 }
@@ -219,5 +287,29 @@ SOURCES = {
 
 def make(name, source, dtype="float32"):
     """Return a case, its source and its layer."""
-    source = SOURCES[source]
-    return CASES[name], source, layer_of(name, dtype, source.hist_mask_value)
+    case, source = CASES[name], SOURCES[source]
+    if BACKEND != "tensorflow" and (case.needs_tensorflow or source.needs_tensorflow):
+        pytest.skip("strings, ragged tensors and skip_padding are TensorFlow's")
+    return case, source, layer_of(name, dtype, source.hist_mask_value)
+
+
+def as_function(case, source, layer):
+    """Return `apply(sequence, mask)` for `check_masking`, on sequences of `CHANNELS` channels.
+
+    The last channel gives the weights, so that they have padding and gradients as the sequence has.
+    The query is a variable, so that its gradients are checked too.
+    """
+    shape = (1, case.queries or 2, DIM)
+    query = keras.Variable(np.random.default_rng(5).normal(size=shape).astype("float32"))
+
+    def apply(channels, valid):
+        queries = ops.broadcast_to(query, (ops.shape(channels)[0], *shape[1:]))
+        # From -4 to 4 the values are drawn, from 0 to 8 are the weights: their sum is not near 0.
+        batch = Batch(channels[..., :DIM], valid, channels[..., DIM] + 4.0, queries)
+        output = source.call(case, layer, batch)
+        return as_padded(output, valid) if case.keeps_time and source.ragged else output
+
+    return apply
+
+
+CHANNELS = DIM + 1

@@ -21,6 +21,7 @@ def numeric_model(ragged=False, **attention):
     weighted = din_layers.WeightedSequenceLayer("sum")([keys, weights])
     parts = [
         keras.layers.Flatten()(attended),
+        din_layers.AUGRU(3)([keys, weights]),
         *(
             keras.layers.Flatten()(din_layers.SequencePoolingLayer(mode)(weighted))
             for mode in ("sum", "mean", "max", "sqrtn")

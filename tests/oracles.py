@@ -72,3 +72,22 @@ def attention_scores(query, events, kernels, biases, activations, scale):
 def attend(weights, events):
     """Sum events (n, dim) with weights (n, q): (q, dim)."""
     return weights.T @ events
+
+
+def augru(events, scores, update, reset, candidate):
+    """Run AUGRU over events (n, dim) with scores (n,): all states (n + 1, units), zeros first.
+
+    `update`, `reset` and `candidate` are each (kernel, recurrent kernel, bias, bias of the state).
+    """
+
+    def gate(event, state, kernel, recurrent, bias, state_bias):
+        return sigmoid(event @ kernel + state @ recurrent + bias + state_bias)
+
+    kernel, recurrent, bias, state_bias = candidate
+    states = [np.zeros(len(recurrent))]
+    for event, score in zip(events, scores, strict=True):
+        h = states[-1]
+        u, r = gate(event, h, *update), gate(event, h, *reset)
+        proposal = np.tanh(event @ kernel + bias + r * (h @ recurrent + state_bias))
+        states.append((1 - score * u) * h + score * u * proposal)
+    return np.array(states)

@@ -5,12 +5,14 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from cases import DIM, as_ragged, layer_of, mlp, randomize
+from cases import CASES, DIM, as_ragged, layer_of, mlp, randomize
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import batches, garbage
+from keras import ops
+from strategies import batches
 
 import din_layers
+from din_layers.testing import garbage
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # see test_laws.py
 
@@ -20,7 +22,7 @@ CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # see test_laws.py
 def test_the_scores_are_the_weights_of_the_events(name, data):
     layer = layer_of(name)
     batch = data.draw(batches(queries=1 if layer.mode == "sequence" else None))
-    inputs, mask = [batch.query, batch.sequence], [None, tf.constant(batch.valid)]
+    inputs, mask = [batch.query, batch.sequence], [None, ops.convert_to_tensor(batch.valid)]
     output, scores = layer(inputs, mask=mask, return_attention_scores=True)
     np.testing.assert_array_equal(output, layer(inputs, mask=mask))
     assert scores.shape == (len(batch.valid), batch.query.shape[1], batch.valid.shape[1])
@@ -36,10 +38,36 @@ def test_the_scores_are_the_weights_of_the_events(name, data):
 
 def test_scores_of_ragged_keys_are_dense():
     layer = layer_of("attend")
-    keys = tf.RaggedTensor.from_row_lengths(tf.ones((3, DIM)), [1, 0, 2])
-    _, scores = layer([tf.ones((3, 2, DIM)), keys], return_attention_scores=True)
+    keys = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [1, 0, 2])
+    _, scores = layer([ops.ones((3, 2, DIM)), keys], return_attention_scores=True)
     expected = [[[1, 0]] * 2, [[0, 0]] * 2, [[0.5, 0.5]] * 2]
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@given(batch=batches(), garbage=garbage())
+def test_short_histories_give_what_long_ones_would(batch, garbage):
+    """Both ways to compute the first layer: the one for long histories obeys laws 1 to 4, too."""
+    layer = layer_of("attend")
+    spoilt = batch.garbage_where_invalid(garbage)
+
+    def results(short):
+        watched = [tf.constant(spoilt.query), tf.constant(spoilt.sequence)]
+        watched += [weight.value for weight in layer.trainable_weights]
+        with pytest.MonkeyPatch.context() as patch, tf.GradientTape() as tape:
+            patch.setattr("din_layers._local_activation_unit._SHORT", short)
+            tape.watch(watched)
+            output = layer(watched[:2], mask=[None, tf.constant(batch.valid)])
+            # Another weight for each channel: a sum of all would hide errors that cancel.
+            loss = tf.reduce_sum(output * np.linspace(1, 2, DIM, dtype="float32"))
+        return output, *tape.gradient(loss, watched, unconnected_gradients="zero")
+
+    by_event, by_row = results(short=100), results(short=-1)
+    for other, result in zip(by_event, by_row, strict=True):
+        assert np.isfinite(result).all()
+        np.testing.assert_allclose(result, other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(by_row[2].numpy()[~batch.valid], 0)
+    for row, expected in zip(by_row[0], CASES["attend"].expected(layer, batch), strict=True):
+        np.testing.assert_allclose(row, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("ragged", [False, True])
@@ -54,15 +82,15 @@ def test_padding_does_not_enter_the_statistics_of_dice(ragged, batch, garbage):
         layer = din_layers.AttentionPoolingLayer((5, 4), att_activation=dice)
         layer.build([(None, None, DIM), (None, None, DIM)])
         randomize(layer)
-        sequence = tf.constant(sequence)
+        sequence = ops.convert_to_tensor(sequence)
         with tf.GradientTape() as tape:
             tape.watch(sequence)
-            keys = as_ragged(sequence, batch) if valid is None else sequence
-            output = layer([tf.constant(batch.query), keys], mask=valid, training=True)
+            keys = as_ragged(sequence, batch.valid) if valid is None else sequence
+            output = layer([ops.convert_to_tensor(batch.query), keys], mask=valid, training=True)
         gradient = tape.gradient(output, sequence, unconnected_gradients="zero")
         return np.asarray(output), tf.convert_to_tensor(gradient).numpy(), layer.get_weights()
 
-    mask = tf.constant(batch.valid)
+    mask = ops.convert_to_tensor(batch.valid)
     output, gradient, weights = train(batch.sequence, mask)
     spoilt = batch.garbage_where_invalid(garbage).sequence
     other = train(spoilt, None if ragged else mask)
@@ -250,7 +278,7 @@ def test_bad_inputs_are_refused_and_the_layer_stays_usable(name, spoil, error, t
 def test_a_list_of_masks_has_one_for_each_input():
     layer = din_layers.AttentionPoolingLayer((4,))
     query, keys, _ = batch_of()
-    mask = tf.constant(np.arange(5) < np.array([[2], [0], [5], [1]]))
+    mask = ops.convert_to_tensor(np.arange(5) < np.array([[2], [0], [5], [1]]))
     expected = layer([query, keys], mask=mask)
     np.testing.assert_array_equal(layer([query, keys], mask=[None, mask]), expected)
     # The first mask is the query's, which is not used.
@@ -271,13 +299,13 @@ def test_ragged_values_with_a_mask_of_their_own_raise_no_warning():
     ids = tf.ragged.constant([[3, 5], [], [7]])
     keys = tf.ragged.map_flat_values(embedding, ids)
     layer = din_layers.AttentionPoolingLayer((4,))
-    query = embedding(tf.constant([[1], [2], [3]]))
+    query = embedding(ops.convert_to_tensor([[1], [2], [3]]))
     np.testing.assert_array_equal(layer([query, keys]), layer([query, embedding(ids)]))
 
 
 def test_integers_are_numbers():
     layer = din_layers.AttentionPoolingLayer((4,))
-    query, keys = tf.ones((2, 1, 3), "int32"), tf.ones((2, 4, 3), "int32")
+    query, keys = ops.ones((2, 1, 3), "int32"), ops.ones((2, 4, 3), "int32")
     assert layer([query, keys]).dtype == layer([keras.Input((1, 3)), keras.Input((4, 3))]).dtype
 
 
@@ -288,10 +316,10 @@ def test_padding_meets_no_singular_point_of_an_activation():
         return x / keras.ops.norm(x, axis=-1, keepdims=True)
 
     layer = din_layers.AttentionPoolingLayer((6,), unit_norm)
-    keys = tf.constant(np.random.default_rng(0).normal(size=(2, 3, 2)).astype("float32"))
-    mask = tf.constant([[True, False, True], [False, False, False]])
+    keys = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(2, 3, 2)).astype("float32"))
+    mask = ops.convert_to_tensor([[True, False, True], [False, False, False]])
     with tf.GradientTape() as tape:
-        output = layer([tf.zeros((2, 1, 2)), keys], mask=mask)
+        output = layer([ops.zeros((2, 1, 2)), keys], mask=mask)
         gradients = tape.gradient(output, [w.value for w in layer.trainable_weights])
     np.testing.assert_array_equal(output[1], 0)
     assert all(np.isfinite(g).all() for g in gradients)
@@ -306,15 +334,15 @@ def test_other_errors_of_a_call():
     with pytest.raises(ValueError, match="`keys` must have the `dim` that the layer was built"):
         layer([query[:, :1, :2], keys[:, :, :2], ids])
     with pytest.raises(ValueError, match=r"`mask` must have shape \(batch, time\)"):
-        layer([query[:, :1], keys], mask=tf.ones((4, 5, 1), "bool"))
+        layer([query[:, :1], keys], mask=ops.ones((4, 5, 1), "bool"))
     with pytest.raises(ValueError, match="`keys` must have a known `dim`"):
         din_layers.AttentionPoolingLayer()([keras.Input((1, 3)), keras.Input((None, None))])
-    ragged = tf.RaggedTensor.from_row_lengths(tf.ones((4, 3)), [1, 1, 1, 1])
+    ragged = tf.RaggedTensor.from_row_lengths(ops.ones((4, 3)), [1, 1, 1, 1])
     with pytest.raises(TypeError, match="`query` must be dense"):
         layer([ragged, ragged])
-    other = tf.RaggedTensor.from_row_lengths(tf.ones((4,), "int32"), [2, 0, 1, 1])
+    other = tf.RaggedTensor.from_row_lengths(ops.ones((4,), "int32"), [2, 0, 1, 1])
     with pytest.raises(ValueError, match=r"`history_ids` must have rows of lengths \[1, 1, 1, 1\]"):
-        layer([tf.ones((4, 1, 3)), ragged, other])
+        layer([ops.ones((4, 1, 3)), ragged, other])
 
 
 @pytest.mark.parametrize(

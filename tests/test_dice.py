@@ -5,11 +5,13 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from fresh_process import run_fresh
 from hypothesis import given
-from strategies import batches, garbage
+from keras import ops
+from strategies import batches
 
 import din_layers
+from din_layers.testing import garbage
+from din_layers.testing._fresh_process import run_fresh
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # a variance of float32 squares, then its root
 
@@ -35,7 +37,7 @@ def test_inference_is_the_formula_with_the_moving_statistics(batch):
         np.float64(batch.sequence), mean, variance, np.float64(layer.alpha), layer.epsilon
     )
     expected[~batch.valid] = 0
-    output = layer(batch.sequence, mask=tf.constant(batch.valid))
+    output = layer(batch.sequence, mask=ops.convert_to_tensor(batch.valid))
     np.testing.assert_allclose(output, expected, **CLOSE)
     np.testing.assert_array_equal(statistics(layer), (mean, variance))
 
@@ -45,10 +47,10 @@ def test_training_uses_the_statistics_of_the_valid_positions(batch, garbage):
     layer = built(epsilon=1e-3, momentum=0.9)
     old = statistics(layer)
     spoilt = batch.garbage_where_invalid(garbage).sequence
-    x = tf.constant(spoilt)
+    x = ops.convert_to_tensor(spoilt)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        output = layer(x, training=True, mask=tf.constant(batch.valid))
+        output = layer(x, training=True, mask=ops.convert_to_tensor(batch.valid))
     gradients = tape.gradient(output, [x, layer.alpha.value])
     np.testing.assert_array_equal(gradients[0][~batch.valid], 0)
     assert all(np.isfinite(g).all() for g in gradients)
@@ -80,7 +82,7 @@ def test_every_axis_can_hold_the_channels(axis):
     np.testing.assert_allclose(layer(x, training=True), expected, **CLOSE)
     mask = np.random.default_rng(1).random((4, 5)) < 0.5
     if axis != 1:  # a mask has the leading axes; moved channels would stand among them
-        layer(x, training=True, mask=tf.constant(mask))
+        layer(x, training=True, mask=ops.convert_to_tensor(mask))
         valid = np.moveaxis(x, axis, 2)[mask].reshape(mask.sum(), channels, -1)
         mean = np.float64(valid).mean((0, 2))
         before = 0.01 * np.float64(moved).mean((0, 1, 2))
@@ -89,7 +91,7 @@ def test_every_axis_can_hold_the_channels(axis):
 
 def test_a_batch_without_positions_leaves_the_statistics():
     for shape in ((0, 4, 3), (2, 0, 3)):
-        for mask in (None, tf.ones(shape[:2], "bool")):
+        for mask in (None, ops.ones(shape[:2], "bool")):
             layer = built()
             old = statistics(layer)
             assert layer(np.zeros(shape, "float32"), training=True, mask=mask).shape == shape
@@ -195,4 +197,4 @@ def test_bad_shapes_leave_the_layer_usable():
     with pytest.raises(TypeError, match="`inputs` must hold numbers"):
         layer(tf.fill((2, 5), "a"))
     with pytest.raises(ValueError, match="`mask` must have shape"):
-        layer(np.ones((2, 5), "float32"), mask=tf.ones((3,), "bool"))
+        layer(np.ones((2, 5), "float32"), mask=ops.ones((3,), "bool"))

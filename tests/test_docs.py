@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import din_layers
+from din_layers import testing
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -20,10 +21,22 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     names = {}  # one for all: a reader goes on from block to block
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
+
+
+def test_the_page_about_testing_shows_what_is_printed(capsys):
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "testing.md", "exec"), {})
+    shown = "".join(
+        f"    {line}\n" if line else "\n" for line in capsys.readouterr().out.splitlines()
+    )
+    assert shown in page
+    for name in testing.INVARIANTS:
+        assert f"| `{name}` |" in page
 
 
 def test_the_readme_names_every_public_class():
@@ -31,12 +44,21 @@ def test_the_readme_names_every_public_class():
         assert f"| `{name}`" in README
 
 
-@pytest.mark.parametrize("name", din_layers.custom_objects)
+DOCUMENTED = {
+    **din_layers.custom_objects,
+    **{
+        name: getattr(testing, name)
+        for name in testing.__all__
+        if inspect.isfunction(getattr(testing, name))
+    },
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
 def test_the_example_of_the_docstring(name):
-    layer = din_layers.custom_objects[name]
-    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner()
-    names = {"np": np, "keras": keras, "tf": tf, "din_layers": din_layers}
-    test = parser.get_doctest(inspect.getdoc(layer), names, name, None, 0)
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    names = {"np": np, "keras": keras, "tf": tf, "din_layers": din_layers, "testing": testing}
+    test = parser.get_doctest(inspect.getdoc(DOCUMENTED[name]), names, name, None, 0)
     assert test.examples
     assert runner.run(test).failed == 0
 

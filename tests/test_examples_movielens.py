@@ -10,7 +10,6 @@ import din
 import din_movielens
 import numpy as np
 import pytest
-from fresh_process import run_fresh
 from hypothesis import given
 from hypothesis import strategies as st
 from movielens import (
@@ -34,6 +33,8 @@ from movielens import (
     unseen,
 )
 from sklearn.metrics import roc_auc_score
+
+from din_layers.testing._fresh_process import run_fresh
 
 # Drawn ratings ---------------------------------------------------------------------------------
 

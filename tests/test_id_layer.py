@@ -8,12 +8,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from fresh_process import run_fresh
 from hypothesis import given
 from hypothesis import strategies as st
 
 import din_layers
 from din_layers import HashLayer, VocabLayer
+from din_layers.testing._fresh_process import run_fresh
 
 WORDS = ["", "a", "b", "a\nb", "\0", "c,d", "😀", "unknown"]
 LAYERS = {

@@ -9,11 +9,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 from models import click_model, numeric_inputs, numeric_model
 
 import din_layers
 
-EMPTY_AND_FULL = tf.constant([[False, False], [True, True]])
+EMPTY_AND_FULL = ops.convert_to_tensor([[False, False], [True, True]])
 SEQUENCE = np.array([[[5.0], [7.0]], [[1.0], [2.0]]], "float32")
 
 
@@ -64,6 +65,24 @@ def test_02_bst_builds_and_trains():
     train(keras.Model(inputs, click))
 
 
+def test_02_dien_builds_trains_and_reloads(tmp_path):
+    inputs, query, keys = two_histories()
+    states = keras.layers.GRU(8, return_sequences=True)(keys)
+    _, scores = din_layers.AttentionPoolingLayer((8,), "dice")(
+        [query, states, inputs[0]], return_attention_scores=True
+    )
+    interest = din_layers.AUGRU(8)([states, scores])
+    click = keras.layers.Dense(1, activation="sigmoid")(interest)
+    model = keras.Model(inputs, click)
+    train(model)
+    model.save(tmp_path / "dien.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    arrays = [np.array([[3, 4, 0, 5], [0, 0, 0, 0]])] * 2 + [np.array([[6], [7]])] * 2
+    for other in (keras.models.load_model(tmp_path / "dien.keras"), clone):
+        np.testing.assert_array_equal(other(arrays), model(arrays))
+
+
 def train(model):
     rng = np.random.default_rng(0)
     history = rng.integers(1, 9, (32, 6)) * (np.arange(6) < rng.integers(0, 7, (32, 1)))
@@ -89,9 +108,9 @@ def test_04_an_empty_history_is_zero_under_every_pooling(mode):
 def test_05_an_empty_history_is_not_the_padding_embedding_and_does_not_train_it():
     embedding = keras.layers.Embedding(4, 3, mask_zero=True)
     attend = din_layers.AttentionPoolingLayer((5,))
-    ids = tf.constant([[0, 0], [1, 2]])
+    ids = ops.convert_to_tensor([[0, 0], [1, 2]])
     with tf.GradientTape() as tape:
-        output = attend([embedding(tf.constant([[3], [3]])), embedding(ids)])
+        output = attend([embedding(ops.convert_to_tensor([[3], [3]])), embedding(ids)])
         gradient = tape.gradient(output, embedding.embeddings.value)
     np.testing.assert_array_equal(output[0], 0)
     gradient = tf.convert_to_tensor(gradient)
@@ -141,7 +160,7 @@ def test_08_weights_are_read_along_time_also_when_there_are_as_many_rows():
 def test_09_nan_in_padding_does_not_leak():
     sequence = SEQUENCE.copy()
     sequence[1, 1] = np.nan
-    mask = tf.constant([[True, True], [True, False]])
+    mask = ops.convert_to_tensor([[True, True], [True, False]])
     output = din_layers.AttentionPoolingLayer((3,))([SEQUENCE[:, :1], sequence], mask=[None, mask])
     assert np.isfinite(output).all()
     np.testing.assert_allclose(output[1], [[1.0]])
@@ -149,7 +168,7 @@ def test_09_nan_in_padding_does_not_leak():
 
 def test_09_a_padded_3e9_does_not_win_a_max_pool():
     pooled = din_layers.SequencePoolingLayer("max")(
-        np.array([[[-5.0], [3e9]]], "float32"), mask=tf.constant([[True, False]])
+        np.array([[[-5.0], [3e9]]], "float32"), mask=ops.convert_to_tensor([[True, False]])
     )
     np.testing.assert_array_equal(pooled, [[[-5.0]]])
 
@@ -191,7 +210,7 @@ def test_15_keras_itself_gives_nan_where_this_package_does_not():
 
 def test_15_the_mean_of_an_embedding_with_mask_zero_does_not_count_the_padding():
     embedding = keras.layers.Embedding(3, 2, mask_zero=True)
-    pooled = din_layers.SequencePoolingLayer("mean")(embedding(tf.constant([[1, 2, 0]])))
+    pooled = din_layers.SequencePoolingLayer("mean")(embedding(ops.convert_to_tensor([[1, 2, 0]])))
     np.testing.assert_allclose(
         pooled[0, 0], np.asarray(embedding.embeddings)[1:].mean(0), rtol=1e-6
     )

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from cases import CASES, DIM
-from fresh_process import run_fresh
 from models import (
     click_model,
     numeric_inputs,
@@ -18,6 +17,7 @@ from models import (
 )
 
 import din_layers
+from din_layers.testing._fresh_process import run_fresh
 
 EVERY_LAYER = {
     **{name: lambda case=case: case.layer(**case.config) for name, case in CASES.items()},
@@ -25,6 +25,21 @@ EVERY_LAYER = {
     "vocab": lambda: din_layers.VocabLayer(["a", "b\n", ""], mask_value=""),
     "vocab_integers": lambda: din_layers.VocabLayer(np.array([3, 1])),
     "hash": lambda: din_layers.HashLayer(np.int64(9), mask_zero=True, mask_value=""),
+    "augru_with_everything": lambda: din_layers.AUGRU(
+        np.int64(4),
+        True,
+        return_state=True,
+        activation="relu",
+        recurrent_activation=keras.activations.hard_sigmoid,
+        use_bias=False,
+        kernel_initializer=keras.initializers.HeNormal(seed=3),
+        recurrent_initializer="glorot_uniform",
+        recurrent_regularizer="l2",
+        kernel_constraint="non_neg",
+        hist_mask_value="",
+        name="named",
+        dtype="mixed_float16",
+    ),
     "attention_with_everything": lambda: din_layers.AttentionPoolingLayer(
         [np.int64(7)],
         att_activation=keras.layers.PReLU(),

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from keras import ops
 
 import din_layers
 
@@ -36,7 +37,7 @@ def test_a_mask_is_required_with_supports_masking():
         layer([SEQUENCE, np.array([1, 2])])
     with pytest.raises(ValueError, match="`mask` must be given"):
         layer(keras.Input((None, 3)))
-    assert layer(SEQUENCE, mask=tf.ones((2, 4), "bool")).shape == (2, 1, 3)
+    assert layer(SEQUENCE, mask=ops.ones((2, 4), "bool")).shape == (2, 1, 3)
     ragged = tf.RaggedTensor.from_tensor(SEQUENCE, lengths=[1, 2])
     assert layer(ragged).shape == (2, 1, 3)
     assert layer.supports_masking
@@ -50,14 +51,16 @@ def test_emits_no_mask():
 
 
 def test_a_ragged_mask_or_ids_can_cut_a_ragged_sequence_further():
-    ragged = tf.RaggedTensor.from_row_lengths(tf.constant([[1.0], [2], [4], [8]]), [3, 0, 1])
+    ragged = tf.RaggedTensor.from_row_lengths(
+        ops.convert_to_tensor([[1.0], [2], [4], [8]]), [3, 0, 1]
+    )
     layer = din_layers.SequencePoolingLayer("sum")
-    mask = ragged.with_values(tf.constant([True, False, True, False]))
+    mask = ragged.with_values(ops.convert_to_tensor([True, False, True, False]))
     np.testing.assert_array_equal(layer(ragged, mask=mask)[:, 0, 0], [5, 0, 0])
-    ids = ragged.with_values(tf.constant([0, 7, 7, 7]))
+    ids = ragged.with_values(ops.convert_to_tensor([0, 7, 7, 7]))
     np.testing.assert_array_equal(layer([ragged, ids])[:, 0, 0], [6, 0, 8])
     np.testing.assert_array_equal(layer([ragged, ids], mask=[mask, None])[:, 0, 0], [4, 0, 0])
-    dense = tf.constant([[True, True, False], [True] * 3, [True] * 3])
+    dense = ops.convert_to_tensor([[True, True, False], [True] * 3, [True] * 3])
     np.testing.assert_array_equal(layer(ragged, mask=dense)[:, 0, 0], [3, 0, 8])
     np.testing.assert_array_equal(layer([ragged, np.array([1, 1, 1])])[:, 0, 0], [1, 0, 8])
 

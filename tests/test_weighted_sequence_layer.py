@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from hypothesis import example, given
+from keras import ops
 from strategies import Batch, batches
 
 import din_layers
@@ -29,12 +30,12 @@ def test_it_is_embedding_lookup_sparse(combiner, batch):
     norm, mode = COMBINERS[combiner]
     pooled = din_layers.SequencePoolingLayer(mode)(
         din_layers.WeightedSequenceLayer(norm)(
-            [batch.sequence, batch.weights], mask=[tf.constant(batch.valid), None]
+            [batch.sequence, batch.weights], mask=[ops.convert_to_tensor(batch.valid), None]
         )
     )
     np.testing.assert_allclose(pooled[:, 0], looked_up(batch, combiner, True), rtol=1e-4, atol=1e-5)
     unweighted = din_layers.SequencePoolingLayer(combiner)(
-        batch.sequence, mask=tf.constant(batch.valid)
+        batch.sequence, mask=ops.convert_to_tensor(batch.valid)
     )
     expected = looked_up(batch, combiner, False)
     np.testing.assert_allclose(unweighted[:, 0], expected, rtol=1e-4, atol=1e-5)
@@ -66,8 +67,8 @@ def test_weights_whose_sum_overflows():
 
 
 def test_a_sum_of_zero_gives_zeros_and_finite_gradients():
-    weights = tf.constant([[1.0, -1.0], [0.0, 0.0]])
-    sequence = tf.ones((2, 2, 3))
+    weights = ops.convert_to_tensor([[1.0, -1.0], [0.0, 0.0]])
+    sequence = ops.ones((2, 2, 3))
     for norm in ("sum", "sqrtn"):
         with tf.GradientTape() as tape:
             tape.watch([weights, sequence])
@@ -82,7 +83,7 @@ def test_a_sum_of_zero_gives_zeros_and_finite_gradients():
 def test_weights_with_and_without_a_last_axis(batch):
     """PEERS line 8: also when there are as many rows as positions."""
     layer = din_layers.WeightedSequenceLayer()
-    mask = [tf.constant(batch.valid), None]
+    mask = [ops.convert_to_tensor(batch.valid), None]
     flat = layer([batch.sequence, batch.weights], mask=mask)
     column = layer([batch.sequence, batch.weights[..., None]], mask=mask)
     np.testing.assert_array_equal(flat, column)
@@ -130,7 +131,7 @@ def test_a_mask_is_required_with_supports_masking():
     inputs = [np.ones((2, 4, 3), "float32"), np.ones((2, 4), "float32")]
     with pytest.raises(ValueError, match=r"`mask` must be given.* Received: mask=None"):
         layer(inputs)
-    assert layer(inputs, mask=[tf.ones((2, 4), "bool"), None]).shape == (2, 4, 3)
+    assert layer(inputs, mask=[ops.ones((2, 4), "bool"), None]).shape == (2, 4, 3)
 
 
 SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.0, 3.0]])
@@ -153,7 +154,7 @@ SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.
         ([SEQUENCE, RAGGED], TypeError, "`weights` must be ragged if and only if `sequence` is"),
         ([SEQUENCE, SEQUENCE[:, 0, 0], SEQUENCE[:, :, 0]], TypeError, "`lengths` must be integers"),
         (
-            [tf.RaggedTensor.from_row_lengths(tf.ones((3, 3)), [2, 1]), RAGGED],
+            [tf.RaggedTensor.from_row_lengths(ops.ones((3, 3)), [2, 1]), RAGGED],
             ValueError,
             "`weights` must have rows of lengths [2, 1], like the sequence. "
             "Received: row_lengths=[1, 2]",
@@ -163,7 +164,7 @@ SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.
 def test_bad_inputs(inputs, error, text):
     layer = din_layers.WeightedSequenceLayer()
     if any(hasattr(x, "row_splits") for x in inputs):
-        inputs = [x if hasattr(x, "row_splits") else tf.constant(x) for x in inputs]
+        inputs = [x if hasattr(x, "row_splits") else ops.convert_to_tensor(x) for x in inputs]
     with pytest.raises(error) as caught:
         layer(inputs)
     assert text in str(caught.value)
@@ -173,7 +174,7 @@ def test_bad_inputs(inputs, error, text):
 def test_ragged_rows_that_differ_are_refused_in_a_graph():
     layer = din_layers.WeightedSequenceLayer()
     function = tf.function(lambda sequence, weights: layer([sequence, weights]))
-    sequence = tf.RaggedTensor.from_row_lengths(tf.ones((3, 3)), [2, 1])
+    sequence = tf.RaggedTensor.from_row_lengths(ops.ones((3, 3)), [2, 1])
     with pytest.raises(tf.errors.InvalidArgumentError, match="same row lengths"):
         function(sequence, RAGGED)
 

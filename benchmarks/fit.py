@@ -1,0 +1,129 @@
+"""Section `fit`: a whole DIN trained on MovieLens, in examples per second, against DeepCTR's DIN.
+
+Each model lives in a process of its own, `fit_worker.py`, and they take turns epoch by epoch.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from report import Table, cell
+from tqdm import tqdm
+
+sys.path.append(str(Path(__file__).parents[1] / "examples"))
+from movielens import examples, held_out, number, read
+
+DEEPCTR = "DeepCTR"
+WAYS = ("padded", "padded, XLA", "padded, skip_padding", "ragged")
+TARGETS = {"padded": [2.0], "padded, XLA": [2.0], "ragged": [3.0]}
+BATCH, HISTORY = 512, 50
+
+
+def write_data(file: Path, batches: int, limit: int | None) -> int:
+    """Write the inputs of the models; return how many examples they are."""
+    data = number(*read(limit=limit))
+    events = np.random.default_rng(0).permutation(np.flatnonzero(~held_out(data)))
+    questions = examples(data, events[: batches * BATCH], HISTORY)
+    first_genre = data.genres[:, 0]
+    np.savez(
+        file,
+        user=questions.user + 1,
+        movie=questions.movie,
+        genre=first_genre[questions.movie],
+        history_movie=questions.history_movies,
+        history_genre=first_genre[questions.history_movies],
+        label=questions.label,
+        sizes=[data.user.max() + 2, len(data.titles), len(data.genre_names)],
+    )
+    return len(questions.label)
+
+
+def deepctr_python(folder: Path) -> Path:
+    """Return the interpreter of an environment with DeepCTR, which is made if there is none."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"making {folder} ...", file=sys.stderr, flush=True)
+        venv.create(folder, with_pip=True)
+        tensorflow = importlib.metadata.version("tensorflow")
+        packages = ["deepctr==0.9.4", f"tensorflow=={tensorflow}", f"tf-keras~={tensorflow}"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return python
+
+
+class Worker:
+    """A model in a process of its own, warm and waiting."""
+
+    def __init__(self, python: Path, way: str, data: Path) -> None:
+        # Each library shows its own warnings and notes; what fails is seen by its exit.
+        self.process = subprocess.Popen(
+            [python, Path(__file__).with_name("fit_worker.py"), way, data],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "TF_USE_LEGACY_KERAS": "1" if way == DEEPCTR else "0"},
+        )
+        self.read()
+
+    def read(self) -> float:
+        """Return the number that the process prints next."""
+        for line in self.process.stdout or ():
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        raise RuntimeError(f"{self.process.args} ended with code {self.process.wait()}")
+
+    def epoch(self) -> float:
+        """Train for an epoch; return the seconds it took."""
+        print(file=self.process.stdin, flush=True)
+        return self.read()
+
+    def close(self) -> None:
+        """End the process."""
+        self.process.communicate()
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Train in turns."""
+    batches, epochs = (1, 1) if options.quick else (40, max(3, options.runs // 4))
+    ways = ("ragged",) if options.quick else WAYS
+    pythons = {way: Path(sys.executable) for way in ways}
+    if options.deepctr:
+        pythons = {DEEPCTR: deepctr_python(options.deepctr), **pythons}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        data = Path(folder, "data.npz")
+        count = write_data(data, batches, limit=20 if options.quick else None)
+        workers = {}
+        progress = stack.enter_context(
+            tqdm(total=len(pythons) * (1 + epochs), unit="epoch", leave=False)
+        )
+        for way, python in pythons.items():
+            workers[way] = Worker(python, way, data)
+            stack.callback(workers[way].close)
+            progress.update()
+        seconds: dict[str, list[float]] = {way: [] for way in workers}
+        for _ in range(epochs):
+            for way, worker in workers.items():
+                seconds[way].append(worker.epoch())
+                progress.update()
+    rates = {way: count / statistics.median(times) for way, times in seconds.items()}
+    rows = [["examples per second", *(f"{rate:,.0f}" for rate in rates.values())]]
+    if DEEPCTR in rates:
+        ratios = [
+            cell([rate / rates[DEEPCTR]], TARGETS.get(way, ())) for way, rate in rates.items()
+        ]
+        rows.append(["ours / DeepCTR", *ratios])
+    yield Table(
+        f"`fit` on {count:,} ratings: user, film, first genre, and the histories of both"
+        f" ({HISTORY}); batch {BATCH}, embeddings of 16, attention 80-40 with Dice, then 128-64."
+        " DeepCTR 0.9.4 runs with legacy Keras.",
+        ["", *rates],
+        rows,
+    )

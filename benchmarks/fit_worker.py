@@ -1,0 +1,121 @@
+"""A process with one DIN: trains for an epoch whenever it is sent a line, and prints the seconds.
+
+    fit_worker.py WAY DATA
+
+`fit.py` starts it, for DeepCTR in another environment: nothing of this package is imported there.
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+
+BATCH = 512
+UNITS = 16
+HISTORY = 50
+
+Data = dict[str, Any]
+
+
+def deepctr_fit(data: Data) -> Callable[[], Any]:
+    """Return an epoch of DeepCTR's DIN."""
+    from deepctr.feature_column import SparseFeat, VarLenSparseFeat
+    from deepctr.models import DIN
+
+    sizes = dict(zip(("user", "movie", "genre"), data["sizes"].tolist(), strict=True))
+    features = [SparseFeat(name, size, embedding_dim=UNITS) for name, size in sizes.items()]
+    features += [
+        VarLenSparseFeat(
+            SparseFeat(f"hist_{name}", sizes[name], embedding_dim=UNITS, embedding_name=name),
+            maxlen=HISTORY,
+        )
+        for name in ("movie", "genre")
+    ]
+    model = DIN(
+        features,
+        ["movie", "genre"],
+        dnn_hidden_units=(128, 64),
+        att_hidden_size=(80, 40),
+        att_activation="dice",
+        att_weight_normalization=True,
+        l2_reg_embedding=0,
+    )
+    model.compile("adam", "binary_crossentropy")
+    inputs = {name: data[name] for name in ("user", "movie", "genre")}
+    inputs.update({f"hist_{name}": data[f"history_{name}"] for name in ("movie", "genre")})
+    return lambda: model.fit(inputs, data["label"], batch_size=BATCH, shuffle=False, verbose=0)
+
+
+def our_fit(data: Data, way: str) -> Callable[[], Any]:
+    """Return an epoch of a DIN of this package."""
+    import keras
+
+    import din_layers
+
+    ragged = way == "ragged"
+    ids = {name: keras.Input((1,), dtype="int32", name=name) for name in ("user", "movie", "genre")}
+    histories = {
+        name: keras.Input((None,), dtype="int32", name=f"history_{name}", ragged=ragged)
+        for name in ("movie", "genre")
+    }
+    embed = {
+        name: keras.layers.Embedding(size, UNITS)
+        for name, size in zip(ids, data["sizes"].tolist(), strict=True)
+    }
+    vectors = {name: embed[name](x) for name, x in ids.items()}
+    query = keras.layers.Concatenate()([vectors["movie"], vectors["genre"]])
+    keys = keras.layers.Concatenate()([embed[name](x) for name, x in histories.items()])
+    attention = din_layers.AttentionPoolingLayer(
+        (80, 40), att_activation="dice", skip_padding=way == "padded, skip_padding"
+    )
+    interest = attention([query, keys] if ragged else [query, keys, histories["movie"]])
+    x = keras.layers.Flatten()(keras.layers.Concatenate()([*vectors.values(), interest]))
+    for units in (128, 64):
+        x = keras.layers.Dense(units, activation="relu")(x)
+    output = keras.layers.Dense(1, activation="sigmoid")(x)
+    model = keras.Model({**ids, **{f"history_{k}": x for k, x in histories.items()}}, output)
+    xla = {"padded, XLA": True}.get(way, "auto")
+    model.compile("adam", "binary_crossentropy", jit_compile=xla)
+    batches = _batches(data, ragged)
+    return lambda: model.fit(batches, shuffle=False, verbose=0)
+
+
+def _batches(data: Data, ragged: bool) -> Any:
+    """Return a tf.data set; Keras itself takes ragged tensors apart row by row, which is slow."""
+
+    def example(batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        label = batch.pop("label")
+        if ragged:
+            lengths = tf.math.count_nonzero(batch["history_movie"], axis=1)
+            for name in ("history_movie", "history_genre"):
+                batch[name] = tf.RaggedTensor.from_tensor(batch[name], lengths)
+        return batch, label
+
+    columns = {
+        name: x if x.ndim == 2 else x[:, None] for name, x in data.items() if name != "sizes"
+    }
+    return tf.data.Dataset.from_tensor_slices(columns).batch(BATCH).map(example).prefetch(2)
+
+
+def main() -> None:
+    """Warm up, then wait for lines."""
+    way, file = sys.argv[1:]
+    with np.load(file) as arrays:
+        data = dict(arrays)
+    epoch = deepctr_fit(data) if way == "DeepCTR" else our_fit(data, way)
+    epoch()  # the first one traces and compiles
+    print("seconds 0", flush=True)
+    for _ in sys.stdin:
+        start = time.perf_counter()
+        epoch()
+        print("seconds", time.perf_counter() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,67 @@
+"""Section `ids`: VocabLayer and HashLayer against StringLookup, IntegerLookup and Hashing."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from report import Table, cell
+from timing import interleaved_medians
+from tqdm import tqdm
+
+import din_layers
+
+
+def pairs(batch: int, time: int, keys: int) -> Iterator[tuple[str, Any, Any, Any]]:
+    """Yield a name, Keras's layer, ours, and ids for them."""
+    rng = np.random.default_rng(0)
+    # One in ten is unknown, and those after the length are padding.
+    numbers = rng.integers(1, round(keys * 1.1), (batch, time))
+    numbers *= np.arange(time) < rng.binomial(time, 0.3, (batch, 1))
+    integers = tf.constant(numbers)
+    strings = tf.where(integers > 0, tf.strings.as_string(integers), "")
+    known = list(range(1, keys))
+    words = [str(key) for key in known]
+    yield (
+        f"VocabLayer, {keys:,} strings",
+        keras.layers.StringLookup(vocabulary=words, mask_token=""),
+        din_layers.VocabLayer(words, mask_value=""),
+        strings,
+    )
+    yield (
+        f"VocabLayer, {keys:,} integers",
+        keras.layers.IntegerLookup(vocabulary=known, mask_token=0),
+        din_layers.VocabLayer(known, mask_value=0),
+        integers,
+    )
+    yield (
+        "HashLayer, strings",
+        keras.layers.Hashing(keys, mask_value=""),
+        din_layers.HashLayer(keys, mask_value=""),
+        strings,
+    )
+    yield (
+        "HashLayer, integers",
+        keras.layers.Hashing(keys, mask_value=0),
+        din_layers.HashLayer(keys, mask_zero=True),
+        integers,
+    )
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Measure lookups in a graph."""
+    size = (4, 5, 20) if options.quick else (512, 50, 100_000)
+    rows = []
+    for name, other, ours, ids in tqdm(list(pairs(*size)), unit="layer", leave=False):
+        other(ids), ours(ids)  # tables are made outside the graphs
+        runs = {
+            key: tf.function(lambda layer=layer, ids=ids: layer(ids), autograph=False)
+            for key, layer in (("Keras", other), ("ours", ours))
+        }
+        medians = interleaved_medians(runs, options.runs)
+        rows.append([name, cell([medians["Keras"] / medians["ours"]])])
+    yield Table(
+        f"Ids of shape {size[:2]}, most of them padding, in a plain graph.", ["", "ratio"], rows
+    )

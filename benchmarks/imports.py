@@ -1,0 +1,46 @@
+"""Section `imports`: `import din_layers` against `import keras`, in fresh processes."""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+
+from report import Table, cell
+from timing import interleaved_medians
+from tqdm import tqdm
+
+_PROGRAM = """
+import sys
+import time
+start = time.perf_counter()
+import {module}
+print(time.perf_counter() - start, len(sys.modules))
+"""
+
+
+def run(module: str, counts: dict[str, int], progress: tqdm) -> None:
+    """Import a module in a fresh process and note how many modules that are."""
+    program = _PROGRAM.format(module=module)
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    counts[module] = int(done.stdout.split()[1])
+    progress.update()
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Import both in turns."""
+    modules, counts = ("keras", "din_layers"), {}
+    runs, warm_up = (1, 0) if options.quick else (max(options.runs // 2, 3), 1)
+    with tqdm(total=2 * (runs + warm_up), unit="process", leave=False) as progress:
+        imports = {module: partial(run, module, counts, progress) for module in modules}
+        medians = interleaved_medians(imports, runs, warm_up)
+    ratio = medians["din_layers"] / medians["keras"]
+    yield Table(
+        "Whole processes that only import: time of `din_layers` / time of `keras`. Smaller is"
+        " better.",
+        ["", "keras", "din_layers", "ratio"],
+        [
+            ["seconds", *(f"{medians[module]:.2f}" for module in modules), cell([ratio], [1.1])],
+            ["modules", *(str(counts[module]) for module in modules), ""],
+        ],
+    )

@@ -1,0 +1,69 @@
+"""Section `memory`: peak memory of a training step over long histories, in fresh processes."""
+
+import argparse
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from report import Table, cell
+from tqdm import tqdm
+
+TARGETS = {"padded": [3.0], "ragged": [3.0]}
+
+
+def measure(options: argparse.Namespace) -> Iterator[Table]:
+    """Run each way in a process of its own."""
+    shape = (2, 30, 4, 0.2) if options.quick else (128, 1000, 64, 0.2)
+    ways = ["naive", "padded", "padded, XLA", "padded, skip_padding", "ragged"]
+    if options.quick:
+        ways = [ways[0], ways[-1]]
+    peaks = {}
+    for way in tqdm(ways, unit="process", leave=False):
+        command = [sys.executable, __file__, way, *map(str, shape)]
+        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        peaks[way] = float(run.stdout)
+    yield Table(
+        f"A training step, batch, time, dim, fill = {', '.join(map(str, shape))}: the most memory"
+        " that it takes beyond what the process holds before it.",
+        ["", *peaks],
+        [
+            ["MiB", *(f"{peak:.0f}" for peak in peaks.values())],
+            [
+                "naive / ours",
+                *(
+                    cell([peaks["naive"] / peak], TARGETS.get(way, ()))
+                    for way, peak in peaks.items()
+                ),
+            ],
+        ],
+    )
+
+
+def peak_of_step(way: str, shape: tuple[int, int, int, float]) -> float:
+    """Return in MiB how far a training step lifts the peak of this process."""
+    import tensorflow as tf
+    from attention import training_step, ways
+
+    def step(shape: tuple[int, int, int, float]) -> Any:
+        forward, variables, xla = next((f, v, x) for name, f, v, x in ways(shape) if name == way)
+        return tf.function(training_step(forward, variables), jit_compile=xla, autograph=False)
+
+    step((2, 30, 4, 0.2))()  # what TensorFlow needs for a first function is not the step's
+    long_step = step(shape)
+    before = _resident()
+    long_step()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+    return max(peak - before, 1.0)
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+if __name__ == "__main__":
+    batch, time, dim, fill = sys.argv[2:]
+    print(peak_of_step(sys.argv[1], (int(batch), int(time), int(dim), float(fill))))

@@ -1,0 +1,73 @@
+"""Tables of results, and the Markdown file that they are kept in."""
+
+import datetime
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_INTRODUCTION = """\
+# Benchmarks
+
+Ratios of medians of interleaved runs: the other's time / our time, so larger is better, unless a
+table says otherwise. Targets are in brackets. `python benchmarks/run.py` makes this file; each
+section says how it was made.
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Results of one section.
+
+    Attributes:
+        note: What is compared, and how.
+        columns: The headings.
+        rows: The cells, as text.
+    """
+
+    note: str
+    columns: Sequence[str]
+    rows: Iterable[Sequence[str]]
+
+    def __str__(self) -> str:
+        """Return the table in Markdown."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        return "\n".join([self.note, "", *(f"| {' | '.join(cells)} |" for cells in lines)])
+
+
+def cell(values: Sequence[float], targets: Sequence[float] = ()) -> str:
+    """Word ratios, such as those of the forward pass and of the training step."""
+    words = " / ".join(f"{value:.2f}" for value in values)
+    return f"{words} ({' / '.join(f'{target:g}' for target in targets)})" if targets else words
+
+
+def versions() -> str:
+    """Return one line on what the numbers were measured with."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import din_layers
+
+    devices = [device.device_type for device in tf.config.list_physical_devices()]
+    return (
+        f"din-layers {din_layers.__version__}, Keras {keras.__version__}, TensorFlow"
+        f" {tf.__version__}, NumPy {np.__version__}, Python {platform.python_version()},"
+        f" {os.cpu_count()} cores, devices {', '.join(sorted(set(devices)))}"
+    )
+
+
+def section_text(heading: str, tables: Iterable[Table], settings: str) -> str:
+    """Return the text of a section of the file."""
+    made = f"Measured on {datetime.date.today()} ({settings}) with {versions()}."
+    return "\n\n".join([f"## {heading}", *map(str, tables), made]) + "\n"
+
+
+def update(file: Path, heading: str, text: str, order: Sequence[str]) -> None:
+    """Put a section into the file and keep the others, so that each can be measured alone."""
+    old = file.read_text(encoding="utf-8") if file.exists() else ""
+    sections = {part.partition("\n")[0]: f"## {part}" for part in old.split("\n## ")[1:]}
+    sections[heading] = text
+    parts = [sections[key].strip() + "\n" for key in order if key in sections]
+    file.write_text("\n".join([_INTRODUCTION, *parts]), encoding="utf-8")

@@ -1,0 +1,96 @@
+"""How fast the layers are: one command for all numbers.
+
+    pip install -e ".[examples]"
+    python benchmarks/run.py                          # everything, in about ten minutes
+    python benchmarks/run.py --only attention fit     # some sections
+    python benchmarks/run.py --deepctr runs/deepctr   # also DeepCTR, in an environment of its own
+
+Prints one table for each section and writes it to `benchmarks/results.md` as soon as it is
+measured, in the place of the section's former numbers; so what was interrupted goes on with
+`--only`. Each section is the file of its name in this folder.
+"""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from report import section_text, update
+from tqdm import tqdm
+
+SECTIONS = {
+    "attention": "the attention against the layer as it is commonly written",
+    "candidates": "many candidates against one history",
+    "padding": "what more padding costs",
+    "pooling": "pooling, weighting and Dice against what Keras has",
+    "ids": "VocabLayer and HashLayer against Keras's StringLookup, IntegerLookup and Hashing",
+    "fit": "`fit` of a whole DIN on MovieLens, against DeepCTR's",
+    "memory": "peak memory of a training step over long histories",
+    "imports": "`import din_layers` against `import keras`",
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options."""
+    result = argparse.ArgumentParser(
+        description="Measure how fast the layers are, as ratios.",
+        epilog="Sections: " + "; ".join(f"{name}, {what}" for name, what in SECTIONS.items()),
+    )
+    result.add_argument(
+        "--only",
+        nargs="+",
+        choices=SECTIONS,
+        default=list(SECTIONS),
+        metavar="SECTION",
+        help="sections to measure (default: all)",
+    )
+    result.add_argument(
+        "--runs", type=int, default=20, help="runs that a median is taken of (default: 20)"
+    )
+    result.add_argument(
+        "--deepctr",
+        type=Path,
+        metavar="DIR",
+        help="virtual environment with DeepCTR and tf-keras for the section `fit`; made there with"
+        " pip (2 GB) if there is none (default: DeepCTR is not measured)",
+    )
+    result.add_argument(
+        "--quick", action="store_true", help="tiny sizes, to see that it runs; numbers mean nothing"
+    )
+    result.add_argument(
+        "--out",
+        type=Path,
+        default=Path(__file__).with_name("results.md"),
+        metavar="FILE",
+        help="where the tables go (default: results.md beside this file)",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print and write."""
+    options = parser().parse_args(argv)
+    if options.runs < 1:
+        parser().error(f"argument --runs: must be at least 1, not {options.runs}")
+    if not options.out.absolute().parent.is_dir():
+        parser().error(f"argument --out: no folder {options.out.absolute().parent}")
+    headings = {name: f"{name}: {what}" for name, what in SECTIONS.items()}
+    with tqdm([name for name in SECTIONS if name in options.only], leave=False) as progress:
+        for name in progress:
+            progress.set_description(name)
+            # Only now, since the sections import TensorFlow.
+            tables = list(importlib.import_module(name).measure(options))
+            text = section_text(headings[name], tables, f"--runs {options.runs}")
+            update(options.out, headings[name], text, list(headings.values()))
+            progress.write(text)
+    print(f"wrote {options.out}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    # Each candidate is a function of its own, which TensorFlow takes for one traced again.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    main()

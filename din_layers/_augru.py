@@ -1,0 +1,311 @@
+"""DIEN's recurrent layer, which lets the attention decide how much each event changes the state."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from din_layers._checks import (
+    Shape,
+    as_list,
+    check_axes,
+    check_bool,
+    check_id,
+    check_integer,
+    check_numeric,
+    check_ragged,
+    first_shape,
+    message,
+)
+from din_layers._history import History, HistoryReader, Tensor, is_ragged, masks_of
+from din_layers._valid_positions import valid_positions
+
+_SCORES = "must have shape (batch, time), (batch, time, 1) or (batch, 1, time)"
+
+
+@keras.saving.register_keras_serializable(package="din_layers")
+class AUGRUCell(keras.layers.GRUCell):
+    """One step of `AUGRU`: a GRU's step, taken as far as the score says.
+
+    The last feature of the input is the score, the others are the event: `keras.layers.RNN` takes
+    one tensor. Arguments, weights and states are those of `keras.layers.GRUCell`, without dropout.
+    """
+
+    def build(self, input_shape: Any) -> None:
+        super().build((*input_shape[:-1], input_shape[-1] - 1))
+
+    def call(self, inputs: Tensor, states: Any, training: bool = False) -> tuple[Tensor, Any]:
+        event, score = inputs[..., :-1], inputs[..., -1:]
+        (state,) = states
+        proposed, _ = super().call(event, states, training=training)
+        # With proposed = (1 - u) state + u candidate, this is
+        # (1 - score u) state + score u candidate; at a score of 0 it is the state to the last bit.
+        state = (1 - score) * state + score * proposed
+        return state, [state]
+
+
+@keras.saving.register_keras_serializable(package="din_layers")
+class AUGRU(keras.Layer):
+    """GRU with attentional update gate: events change the state as far as their scores say.
+
+    For event x and score a of each step, with `*` elementwise and sigmoid as the
+    `recurrent_activation`, tanh as the `activation`::
+
+        u  = sigmoid(W_u x + U_u h + b_u)               update gate
+        r  = sigmoid(W_r x + U_r h + b_r)               reset gate
+        h~ = tanh(W_h x + b_h + r * (U_h h + c_h))      candidate
+        h  = (1 - a u) * h + a u * h~                   new state
+
+    The score scales the gate that takes the candidate in: at 0 the state stays as it is, at 1 the
+    step is that of a GRU. The reset gate applies after the recurrent product, as in the paper.
+    Weights are those of `keras.layers.GRU`, in its order and shapes, and can be taken from one and
+    given to the other; its first gate is 1 - u, which keeps the old state. c_h is part of its bias.
+
+    Args:
+        units: The size of the state.
+        return_sequences: Whether to return the state after each event, or after the last one only.
+        return_state: Whether to return `(output, state)`, the state being that after the last
+            event.
+        activation: Activation of the candidate.
+        recurrent_activation: Activation of the gates.
+        use_bias: Whether gates and candidate have biases.
+        kernel_initializer: Initializer of the kernel (dim, 3 units), which meets the events.
+        recurrent_initializer: Initializer of the kernel (units, 3 units), which meets the state.
+        bias_initializer: Initializer of the biases (2, 3 units): of the events, of the state.
+        kernel_regularizer: Regularizer of the kernel.
+        recurrent_regularizer: Regularizer of the recurrent kernel.
+        bias_regularizer: Regularizer of the biases.
+        kernel_constraint: Constraint of the kernel.
+        recurrent_constraint: Constraint of the recurrent kernel.
+        bias_constraint: Constraint of the biases.
+        hist_mask_value: The id of an invalid position, where ids tell which positions are valid.
+        **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
+
+    Call arguments:
+        inputs: A list of the sequence, float (batch, time, dim), dense or `tf.RaggedTensor`, and
+            last the scores, float (batch, time) or (batch, time, 1), ragged if the sequence is, or
+            dense. (batch, 1, time), the form in which `AttentionPoolingLayer` returns the scores
+            of one query, is taken as well; where `time` is 1 the last two forms are the same
+            number. Between sequence and scores may stand what tells which positions are valid:
+            integer lengths (batch,) or (batch, 1), where more than `time` counts as `time` and
+            less than 0 as 0; or integer or string ids (batch, time), valid where they differ from
+            `hist_mask_value`. Beside a sequence of one position, (batch, 1) are lengths unless
+            `hist_mask_value` is set.
+        mask: The Keras mask, boolean (batch, time), or a list of one for each input; Keras passes
+            those that `Embedding(mask_zero=True)` and `Masking` attach.
+        initial_state: The state before the first event, float (batch, units), or a list of it as
+            in Keras; zeros if not given.
+
+    All sources of validity are ANDed; without any, every position is valid. Invalid positions, at
+    whichever place, carry the state; they may hold anything, NaN included, in the sequence and in
+    the scores, and get zero gradients. Scores are taken as they are; those of DIEN lie between 0
+    and 1.
+
+    Output shape:
+        (batch, units), without a mask; with `return_sequences=True` (batch, time, units), ragged
+        if the sequence is, at invalid positions the state before them; the mask goes on to the
+        next layer. With `return_state=True` also the last state, (batch, units). All have the
+        compute dtype. A history without valid events gives the initial state: zeros.
+
+    Raises:
+        ValueError: An argument out of range or a wrong shape.
+        TypeError: An argument of a wrong type, lengths or ids of a wrong dtype.
+
+    Example:
+        >>> sequence = np.ones((2, 3, 4), "float32")
+        >>> scores = np.array([[0.2, 0.7, 0.1], [0.0, 0.0, 0.0]], "float32")
+        >>> layer = din_layers.AUGRU(5, return_sequences=True)
+        >>> states = layer([sequence, np.array([2, 3]), scores])
+        >>> states.shape
+        TensorShape([2, 3, 5])
+        >>> bool((states[0, 2] == states[0, 1]).numpy().all())  # two events only: carried
+        True
+        >>> states[1, 2].numpy()  # no event counts
+        array([0., 0., 0., 0., 0.], dtype=float32)
+
+    Reference:
+        Deep Interest Evolution Network for Click-Through Rate Prediction, sections 4.2 (the GRU)
+        and 4.3 (AUGRU), https://arxiv.org/abs/1809.03672
+    """
+
+    def __init__(
+        self,
+        units: int,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        hist_mask_value: int | str = 0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.units = check_integer("units", units, minimum=1)
+        self.return_sequences = check_bool("return_sequences", return_sequences)
+        self.return_state = check_bool("return_state", return_state)
+        self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
+        self.reader = HistoryReader.of_sequence(self.hist_mask_value, mask_required=False)
+        cell = AUGRUCell(
+            self.units,
+            activation=activation,
+            recurrent_activation=recurrent_activation,
+            use_bias=check_bool("use_bias", use_bias),
+            kernel_initializer=kernel_initializer,
+            recurrent_initializer=recurrent_initializer,
+            bias_initializer=bias_initializer,
+            kernel_regularizer=kernel_regularizer,
+            recurrent_regularizer=recurrent_regularizer,
+            bias_regularizer=bias_regularizer,
+            kernel_constraint=kernel_constraint,
+            recurrent_constraint=recurrent_constraint,
+            bias_constraint=bias_constraint,
+            dtype=self.dtype_policy,
+        )
+        self.rnn = keras.layers.RNN(
+            cell,
+            return_sequences=self.return_sequences,
+            return_state=True,
+            dtype=self.dtype_policy,
+        )
+        self.supports_masking = True
+
+    def build(self, input_shape: Any) -> None:
+        sequence = first_shape(input_shape)
+        if sequence[-1] is None:
+            raise ValueError(
+                message("sequence", "must have a known `dim`", sequence_shape=sequence)
+            )
+        self.dim = sequence[-1]
+        self.rnn.build((None, None, self.dim + 1))
+
+    def call(self, inputs: Tensor, mask: Tensor = None, initial_state: Tensor = None) -> Any:
+        sequence, companions, scores, masks = self._checked(inputs, mask, initial_state)
+        history = self.reader.read(sequence, companions, masks)
+        # Zero where invalid, the score too, and a score of 0 carries the state: the recurrence
+        # itself needs no mask.
+        steps = history.pad(self._steps(history, sequence, scores))
+        output, state = self._recur(steps, initial_state)
+        if self.return_sequences:
+            output = history.restore(history.unpad(output))
+        return (output, state) if self.return_state else output
+
+    def _recur(self, steps: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
+        if steps.shape[1]:
+            output, state = self.rnn(steps, initial_state=initial_state)
+            return output, state
+        # `keras.layers.RNN` cannot do without a step. Where there may be none, one that changes
+        # nothing comes first.
+        steps = ops.pad(steps, [[0, 0], [1, 0], [0, 0]])
+        output, state = self.rnn(steps, initial_state=initial_state)
+        return (output[:, 1:] if self.return_sequences else output), state
+
+    def _steps(self, history: History, sequence: Tensor, scores: Tensor) -> Tensor:
+        """Return the aligned events, each with its score as its last feature."""
+        events = history.events(sequence, self.compute_dtype)
+        if _is_row(scores.shape):
+            scores = ops.squeeze(scores, 1)
+        scores = history.events(scores, self.compute_dtype)
+        return ops.concatenate([events, ops.reshape(scores, (*ops.shape(events)[:-1], 1))], -1)
+
+    def compute_output_spec(
+        self, inputs: Tensor, mask: Tensor = None, initial_state: Tensor = None
+    ) -> Any:
+        sequence, *_ = self._checked(inputs, mask, initial_state)
+        ragged = self.return_sequences and is_ragged(sequence)
+        shape = (*sequence.shape[: 2 if self.return_sequences else 1], self.units)
+        output = keras.KerasTensor(shape, self.compute_dtype, ragged=ragged)
+        if not self.return_state:
+            return output
+        return output, keras.KerasTensor((sequence.shape[0], self.units), self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output, and with `return_state=True` that of the state."""
+        batch, time, _ = first_shape(input_shape)
+        state = (batch, self.units)
+        output: Shape = (batch, time, self.units) if self.return_sequences else state
+        return (output, state) if self.return_state else output
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Any:
+        """Return the mask of the states after each event, or None for the last state."""
+        mask = None
+        if self.return_sequences:
+            sequence, companions, _, masks = self._checked(inputs, previous_mask)
+            mask = valid_positions(self.reader, sequence, companions, masks)
+        return [mask, None] if self.return_state else mask
+
+    def _checked(
+        self, inputs: Tensor, mask: Tensor, initial_state: Tensor = None
+    ) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
+        expected = "a list [sequence, scores] or [sequence, lengths, scores]"
+        inputs = as_list(inputs, 2, expected)
+        sequence, *companions, scores = inputs
+        masks = masks_of(mask, inputs)
+        self.reader.check(sequence, companions, masks)
+        self._check_dim(tuple(sequence.shape))
+        _check_scores(sequence, scores)
+        if initial_state is not None:
+            self._check_initial_state(sequence, initial_state)
+        return sequence, companions, scores, masks
+
+    def _check_dim(self, sequence: Shape) -> None:
+        if self.built and sequence[-1] != self.dim:
+            expected = f"must have the `dim` that the layer was built with, {self.dim}"
+            raise ValueError(message("sequence", expected, sequence_shape=sequence))
+
+    def _check_initial_state(self, sequence: Tensor, initial_state: Any) -> None:
+        states = as_list(initial_state, 1, "a state")
+        if len(states) != 1:
+            expected = "must be one state, or a list of one"
+            raise ValueError(message("initial_state", expected, states=len(states)))
+        check_axes(
+            sequence=(tuple(sequence.shape), "batch time dim"),
+            initial_state=(tuple(states[0].shape), f"batch {self.units}"),
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        cell = self.rnn.cell.get_config()
+        return {
+            **super().get_config(),
+            "units": self.units,
+            "return_sequences": self.return_sequences,
+            "return_state": self.return_state,
+            "activation": cell["activation"],
+            "recurrent_activation": cell["recurrent_activation"],
+            "use_bias": cell["use_bias"],
+            "kernel_initializer": cell["kernel_initializer"],
+            "recurrent_initializer": cell["recurrent_initializer"],
+            "bias_initializer": cell["bias_initializer"],
+            "kernel_regularizer": cell["kernel_regularizer"],
+            "recurrent_regularizer": cell["recurrent_regularizer"],
+            "bias_regularizer": cell["bias_regularizer"],
+            "kernel_constraint": cell["kernel_constraint"],
+            "recurrent_constraint": cell["recurrent_constraint"],
+            "bias_constraint": cell["bias_constraint"],
+            "hist_mask_value": self.hist_mask_value,
+        }
+
+
+def _check_scores(sequence: Tensor, scores: Tensor) -> None:
+    sequence_shape, shape = tuple(sequence.shape), tuple(scores.shape)
+    forms = {2: "batch time", 3: "batch 1 time" if _is_row(shape) else "batch time 1"}
+    axes = forms.get(len(shape), forms[2])
+    check_axes(_SCORES, sequence=(sequence_shape, "batch time dim"), scores=(shape, axes))
+    check_numeric("scores", scores)
+    check_ragged("scores", scores, rows_of=sequence)
+    if is_ragged(scores) and not is_ragged(sequence):
+        received = {"sequence_shape": sequence_shape, "scores_shape": shape}
+        raise TypeError(message("scores", "must be dense where `sequence` is", **received))
+
+
+def _is_row(shape: Shape) -> bool:
+    """Tell (batch, 1, time) from (batch, time, 1); (batch, 1, 1) is one score in either form."""
+    return len(shape) == 3 and shape[1] == 1 and shape[2] != 1

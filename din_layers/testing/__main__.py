@@ -1,0 +1,96 @@
+"""`python -m din_layers.testing model.keras`: check the masking of a saved model."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from din_layers.testing._check_ids import IDS_INVARIANTS, ModelOnIds
+from din_layers.testing._invariants import MaskingError
+from din_layers.testing._search import applies, search
+from din_layers.testing._strategies import PADDINGS
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a table of invariants; return 1 if one fails, 2 if the file is unusable."""
+    options = _parser().parse_args(arguments)
+    try:
+        subject = _load(options)
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        print(f"{options.model}: {first_line}", file=sys.stderr)
+        return 2
+    print(f"{options.model}: history {', '.join(x.name for x in subject.history)}")
+    return 1 if _check(subject, options) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m din_layers.testing",
+        description="Check the masking of a saved Keras model that starts from padded ids.",
+    )
+    parser.add_argument("model", type=Path, help="a .keras file")
+    parser.add_argument(
+        "--history", action="append", metavar="INPUT", help="an input with the time axis; repeat"
+    )
+    parser.add_argument("--output", help="which output, if the model has several")
+    parser.add_argument(
+        "--vocabulary",
+        action="append",
+        default=[],
+        metavar="INPUT=N",
+        help="how many ids an input has that feeds no Embedding; repeat",
+    )
+    parser.add_argument("--padding", choices=PADDINGS, default="right")
+    parser.add_argument("--order", action="store_true", help="check permutation_invariance too")
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="a module that registers the model's classes; repeat",
+    )
+    parser.add_argument("--max-examples", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _load(options: argparse.Namespace) -> ModelOnIds:
+    for module in options.imports:
+        importlib.import_module(module)
+    vocabulary = {}
+    for given in options.vocabulary:
+        name, _, size = given.partition("=")
+        if not size.isdigit():
+            raise ValueError(f"`--vocabulary` must be INPUT=N. Received: {given}")
+        vocabulary[name] = int(size)
+    if not options.model.is_file():
+        raise ValueError("no such file")
+    model: Any = keras.models.load_model(options.model, compile=False)
+    return ModelOnIds(model, options.history, options.output, vocabulary, options.padding, None)
+
+
+def _check(subject: ModelOnIds, options: argparse.Namespace) -> list[MaskingError]:
+    """Print the verdict on each invariant, and the counterexamples; return these."""
+    failures = []
+    for name in IDS_INVARIANTS if options.order else IDS_INVARIANTS[:-1]:
+        print(f"  {name:<24}", end="", flush=True)
+        if not applies(name, subject):
+            print("says nothing: a fixed length and one-sided padding")
+            continue
+        try:
+            search(subject, name, options.max_examples, options.seed)
+        except MaskingError as error:
+            failures.append(error)
+        print("FAILS" if failures and failures[-1].invariant == name else "holds", flush=True)
+    for failure in failures:
+        print(f"\n{failure}")
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())

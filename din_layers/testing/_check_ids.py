@@ -1,0 +1,313 @@
+"""`check_ids`: the invariants for a whole model that starts from padded integer ids."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from din_layers._checks import check_choice, check_integer, check_number, message
+from din_layers.testing import _gradients
+from din_layers.testing._search import chosen, search
+from din_layers.testing._strategies import PADDINGS, Array, Draw, Sizes, ids, values
+from din_layers.testing._subject import (
+    Batch,
+    Gradients,
+    Subject,
+    as_code,
+)
+
+#: What can be asked of ids: they have no extreme values, and a model has its spec.
+IDS_INVARIANTS = (
+    "padding_invariance",
+    "padding_is_inert",
+    "finite_gradients",
+    "empty_history",
+    "batch_independence",
+    "permutation_invariance",
+)
+
+
+# The row of an embedding is finite: what NaN does there says nothing about the model.
+_GARBAGE = (100.0, -1e4, 1e6)
+
+
+def check_ids(
+    model: keras.Model,
+    *,
+    history: Sequence[str] | None = None,
+    output: str | None = None,
+    vocabulary: Mapping[str, int] | None = None,
+    padding: str = "right",
+    invariants: Sequence[str] | None = None,
+    tolerance: float | None = None,
+    max_examples: int = 20,
+    seed: int = 0,
+) -> None:
+    """Look for histories of ids on which a model breaks an invariant of masking.
+
+    A position is invalid where the ids are 0, as `Embedding(mask_zero=True)` has it. All inputs of
+    the history share one mask. For `padding_is_inert` the rows 0 of the embeddings of the history
+    are overwritten for the time of the check: a right model never lets them reach its output.
+
+    Args:
+        model: A functional or sequential model, such as `keras.models.load_model` returns. It is
+            called with `training=False`. Its weights are left as they were.
+        history: The names of the inputs with a time axis. By default those that feed an
+            `Embedding(mask_zero=True)` and have more than one position, and those of the same
+            number of positions.
+        output: The name of the output to check, if there are several.
+        vocabulary: By the name of an integer input, the number of its ids, for inputs that do not
+            go straight into an `Embedding`.
+        padding: Where invalid positions may stand: `"right"`, `"left"` or `"any"`.
+        invariants: The names to check, of `INVARIANTS` but `extreme_values` and
+            `dtype_and_shape`. By default all of them but `permutation_invariance`, and but
+            `padding_invariance` where a fixed number of positions leaves nothing to vary.
+        tolerance: As in `check_masking`.
+        max_examples: How many batches to draw for each invariant.
+        seed: The same seed draws the same batches.
+
+    Raises:
+        MaskingError: An invariant does not hold; see `check_masking`.
+        TypeError: The model has no inputs that can be drawn: it is a subclass without a graph,
+            or takes strings.
+        ValueError: No input is a history, or an argument is out of range.
+
+    Example:
+        >>> model = keras.Sequential([
+        ...     keras.Input((None,), dtype="int32"),
+        ...     keras.layers.Embedding(10, 4, mask_zero=True),
+        ...     din_layers.SequencePoolingLayer("mean"),
+        ... ])
+        >>> testing.check_ids(model)
+    """
+    __tracebackhide__ = True
+    check_choice("padding", padding, PADDINGS)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, 0.0, 1.0)
+    subject = ModelOnIds(model, history, output, vocabulary or {}, padding, tolerance)
+    for name in chosen(invariants, IDS_INVARIANTS[:-1], IDS_INVARIANTS, subject):
+        search(subject, name, max_examples, seed)
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """An input of a model.
+
+    Attributes:
+        name: Its name.
+        shape: Its shape, with the batch.
+        dtype: Its dtype.
+        embeddings: The `Embedding` layers that it goes straight into.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: str
+    embeddings: tuple[keras.layers.Embedding, ...]
+
+    @property
+    def has_time(self) -> bool:
+        """Whether its second axis can be that of a history."""
+        return len(self.shape) > 1 and self.shape[1] != 1
+
+
+def inputs_of(model: Any) -> list[ModelInput]:
+    """Return the inputs of a functional or sequential model."""
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        expected = "must be a functional or sequential Keras model with inputs"
+        raise TypeError(message("model", expected, model=model))
+    consumers = _consumers(model)
+    return [
+        ModelInput(
+            x.name,
+            tuple(x.shape),
+            x.dtype,
+            tuple(c for c in consumers.get(x.name, ()) if isinstance(c, keras.layers.Embedding)),
+        )
+        for x in model.inputs
+    ]
+
+
+def _consumers(model: keras.Model) -> dict[str, list[keras.Layer]]:
+    """Return, by the name of an input, the layers that are called on it."""
+    if isinstance(model, keras.Sequential):
+        return {model.inputs[0].name: model.layers[:1]}
+    layers = {layer.name: layer for layer in model.layers}  # the graph has plain operations too
+    consumers: dict[str, list[keras.Layer]] = {}
+    for operation in model.get_config()["layers"]:
+        for source in _histories_in(operation["inbound_nodes"]):
+            consumers.setdefault(source, []).append(layers.get(operation["name"]))
+    return consumers
+
+
+def _histories_in(config: Any) -> Iterator[str]:
+    """Yield the names of the layers whose outputs a serialized call takes."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "__keras_tensor__":
+            yield config["config"]["keras_history"][0]
+        else:
+            yield from _histories_in(list(config.values()))
+    elif isinstance(config, list | tuple):
+        for part in config:
+            yield from _histories_in(part)
+
+
+def _find_history(inputs: Sequence[ModelInput], names: Sequence[str] | None) -> list[ModelInput]:
+    """Return the inputs with the time axis of the history."""
+    if names is not None:
+        known = [x.name for x in inputs]
+        if not names or [name for name in names if name not in known]:
+            raise ValueError(message("history", f"must be among {known}", history=list(names)))
+        return [x for x in inputs if x.name in names]
+    times = {
+        x.shape[1]
+        for x in inputs
+        if x.has_time and any(embedding.mask_zero for embedding in x.embeddings)
+    }
+    if len(times) != 1:
+        expected = "must be named: no inputs of one length feed an `Embedding(mask_zero=True)`"
+        raise ValueError(message("history", expected, inputs={x.name: x.shape for x in inputs}))
+    return [x for x in inputs if x.has_time and x.shape[1] in times]
+
+
+class ModelOnIds(Subject):
+    """A model of ids, with its inputs told apart."""
+
+    def __init__(
+        self,
+        model: Any,
+        history: Sequence[str] | None,
+        output: str | None,
+        vocabulary: Mapping[str, int],
+        padding: str,
+        tolerance: float | None,
+    ) -> None:
+        inputs = inputs_of(model)
+        self.model = model
+        self.history = _find_history(inputs, history)
+        self.others = [x for x in inputs if x not in self.history]
+        self.vocabulary = {x.name: _vocabulary_of(x, vocabulary) for x in inputs}
+        self.embeddings = list({id(e): e for x in self.history for e in x.embeddings}.values())
+        self.padding = padding
+        self.garbage = _GARBAGE
+        self.sizes = self._sizes()
+        self.output = self._output_index(output)
+        self.learn_output("model", tolerance)
+
+    def _sizes(self) -> Sizes:
+        batches = {x.shape[0] for x in (*self.history, *self.others) if x.shape[0] is not None}
+        times = {x.shape[1] for x in self.history if x.shape[1] is not None}
+        if len(times) > 1:
+            received = {x.name: x.shape for x in self.history}
+            raise ValueError(message("history", "must have one length", history=received))
+        batch = {f"{side}_batch": size for size in batches for side in ("min", "max")}
+        time = {f"{side}_time": size for size in times for side in ("min", "max")}
+        return Sizes(**batch, **time)
+
+    def _output_index(self, output: str | None) -> int:
+        names = list(self.model.output_names)
+        if output is None and len(names) == 1:
+            return 0
+        if output not in names:
+            raise ValueError(message("output", f"must be one of {names}", output=output))
+        return names.index(output)
+
+    def ones(self, shape: tuple[int, int]) -> Batch:
+        ones = {x.name: np.ones((*shape, *_known(x.shape[2:])), x.dtype) for x in self.history}
+        rows = {x.name: np.ones((shape[0], *_known(x.shape[1:])), x.dtype) for x in self.others}
+        return Batch(np.ones(shape, bool), ones, rows)
+
+    def draw(self, draw: Draw, mask: Array) -> Batch:
+        def drawn(x: ModelInput, shape: tuple[int, ...]) -> Array:
+            if x.dtype.startswith("float"):
+                return draw(values(shape)).astype(x.dtype)
+            return draw(ids(shape, self.vocabulary[x.name])).astype(x.dtype)
+
+        return Batch(
+            mask,
+            {x.name: drawn(x, (*mask.shape, *_known(x.shape[2:]))) for x in self.history},
+            {x.name: drawn(x, (len(mask), *_known(x.shape[1:]))) for x in self.others},
+        )
+
+    def _arrays(self, batch: Batch) -> dict[str, Array]:
+        return {**{x.name: batch.filled(x.name) for x in self.history}, **batch.per_row}
+
+    def call(self, batch: Batch) -> Any:
+        with self._padding_embedding(batch.padding):
+            return self._outputs(batch)
+
+    def _outputs(self, batch: Batch, **tensors: Any) -> Any:
+        given = {**self._arrays(batch), **tensors}
+        inputs = keras.tree.map_structure(
+            lambda x: ops.convert_to_tensor(given[x.name]), self.model.input
+        )
+        return keras.tree.flatten(self.model(inputs, training=False))[self.output]
+
+    def differentiate(self, batch: Batch) -> Gradients:
+        floats = [x.name for x in self.history if x.dtype.startswith("float")]
+        variables = list(self.model.trainable_variables)
+        with self._padding_embedding(batch.padding):
+            output, of_inputs, of_weights = _gradients.differentiate(
+                lambda *tensors: self._outputs(batch, **dict(zip(floats, tensors, strict=True))),
+                [batch.filled(name) for name in floats],
+                self.counted_outputs(batch),
+                variables,
+            )
+        rows = []
+        for table in (embedding.embeddings for embedding in self.embeddings):
+            for place, variable in enumerate(variables):
+                if variable is table:
+                    rows.append(of_weights[place][0])
+                    of_weights[place] = of_weights[place][1:]
+        aligned = dict(zip(floats, of_inputs, strict=True))
+        return Gradients(output, aligned, np.concatenate(rows) if rows else None, of_weights)
+
+    @contextmanager
+    def _padding_embedding(self, padding: float) -> Iterator[None]:
+        """Put `padding` into the rows 0 of the history's embeddings for a while."""
+        before = [embedding.get_weights() for embedding in self.embeddings]
+        try:
+            for embedding, weights in zip(self.embeddings, before, strict=True):
+                table = weights[0].copy()
+                table[0] = padding
+                embedding.set_weights([table, *weights[1:]])
+            yield
+        finally:
+            for embedding, weights in zip(self.embeddings, before, strict=True):
+                embedding.set_weights(weights)
+
+    def largest(self, batch: Batch) -> float:
+        tables = [embedding.get_weights()[0] for embedding in self.embeddings]
+        return max(
+            float(np.max(np.abs(x), initial=0.0)) for x in (*tables, *batch.per_row.values())
+        )
+
+    def snippet(self, batch: Batch) -> str:
+        inputs = [f"    {name!r}: {as_code(x)}," for name, x in self._arrays(batch).items()]
+        names = ", ".join(repr(embedding.name) for embedding in self.embeddings)
+        rows = [f"# with row 0 of {names} set to {batch.padding}"] if batch.padding else []
+        return "\n".join([*rows, "inputs = {", *inputs, "}", "print(model.predict(inputs))"])
+
+
+def _known(shape: tuple[int | None, ...]) -> tuple[int, ...]:
+    """Return a shape where an unknown axis, of candidates say, is 2 long."""
+    return tuple(2 if size is None else size for size in shape)
+
+
+def _vocabulary_of(x: ModelInput, given: Mapping[str, int]) -> int:
+    """Return the number of ids of an integer input, 0 for one of floats."""
+    if x.dtype.startswith("float"):
+        return 0
+    if "int" not in x.dtype:
+        expected = "must take ids or floats; check what follows the lookup of strings"
+        raise TypeError(message("model", expected, input=x.name, input_dtype=x.dtype))
+    if x.name in given:
+        return check_integer(f"vocabulary[{x.name!r}]", given[x.name], minimum=2)
+    if not x.embeddings:
+        expected = "must have the number of ids of each input that feeds no `Embedding`"
+        raise ValueError(message("vocabulary", expected, input=x.name))
+    return min(int(embedding.input_dim) for embedding in x.embeddings)

@@ -1,0 +1,154 @@
+"""`check_masking`: the invariants for a function of a sequence and its mask."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from din_layers._checks import check_choice, check_integer, check_number, message
+from din_layers.testing import _gradients
+from din_layers.testing._invariants import DEFAULT_INVARIANTS, INVARIANTS, MaskingError
+from din_layers.testing._search import chosen, search
+from din_layers.testing._strategies import GARBAGE, PADDINGS, Array, Draw, Sizes, draw_mask, values
+from din_layers.testing._subject import (
+    Batch,
+    Gradients,
+    Subject,
+    as_code,
+    symbolic_mismatch,
+)
+
+Tensor = Any
+
+
+def check_masking(
+    apply: Callable[[Tensor, Tensor], Tensor],
+    *,
+    dim: int = 4,
+    min_batch: int = 1,
+    max_batch: int = 4,
+    min_time: int = 1,
+    max_time: int = 6,
+    padding: str = "any",
+    invariants: Sequence[str] | None = None,
+    tolerance: float | None = None,
+    max_examples: int = 20,
+    seed: int = 0,
+) -> None:
+    """Look for a batch on which a layer or a model breaks an invariant of masking.
+
+    Args:
+        apply: Wires what is checked. It is called as `apply(sequence, mask)` with tensors of the
+            backend, `sequence` float32 (batch, time, dim) and `mask` bool (batch, time), and
+            returns one floating-point tensor with the batch first. An output whose second axis is
+            time is compared at valid positions only. `apply` may get NaN where `mask` is False.
+        dim: The size of the last axis of `sequence`.
+        min_batch: The smallest number of rows; with `max_batch`, for functions of one batch size.
+        max_batch: The largest number of rows.
+        min_time: The smallest number of positions; equal to `max_time` for functions of one.
+        max_time: The largest number of positions; two more come where padding is added.
+        padding: Where invalid positions may stand: `"any"`, holes among them, `"right"` or
+            `"left"`, for layers that do not promise more.
+        invariants: The names to check, of `INVARIANTS`. By default `DEFAULT_INVARIANTS`, all but
+            `permutation_invariance` (the order may matter) and `dtype_and_shape` (which calls
+            `apply` with `keras.KerasTensor`s too), and not `padding_invariance` where one number
+            of positions and one-sided padding leave nothing to vary.
+        tolerance: The largest difference between outputs that should be equal, relative to the
+            largest output, or None: 2e-5 for float32, by the dtype of the output.
+        max_examples: How many batches to draw for each invariant.
+        seed: The same seed draws the same batches.
+
+    Raises:
+        MaskingError: An invariant does not hold. The text names it and shows the smallest batch
+            found, the outputs, and code that reproduces them.
+        TypeError: `apply` is not callable or does not return one tensor.
+        ValueError: `apply` returns another batch size, or another output for the same input, or
+            an argument is out of range.
+
+    Example:
+        >>> pool = keras.layers.GlobalAveragePooling1D()
+        >>> testing.check_masking(
+        ...     lambda sequence, mask: pool(sequence, mask=mask), invariants=["empty_history"]
+        ... )
+        Traceback (most recent call last):
+            ...
+        din_layers.testing.MaskingError: empty_history: the output of an empty row is not finite
+        ...
+    """
+    __tracebackhide__ = True
+    check_choice("padding", padding, PADDINGS)
+    if tolerance is not None:
+        check_number("tolerance", tolerance, 0.0, 1.0)
+    sizes = Sizes(min_batch, max_batch, min_time, max_time)
+    check_integer("dim", dim, minimum=1)
+    subject = _Function(apply, dim, sizes, padding, tolerance)
+    for name in chosen(invariants, DEFAULT_INVARIANTS, INVARIANTS, subject):
+        search(subject, name, max_examples, seed)
+
+
+class _Function(Subject):
+    """A function of a sequence and its mask."""
+
+    def __init__(
+        self, apply: Any, dim: int, sizes: Sizes, padding: str, tolerance: float | None
+    ) -> None:
+        if not callable(apply):
+            expected = "must be callable as `apply(sequence, mask)`"
+            raise TypeError(message("apply", expected, apply=apply))
+        self.apply = apply
+        self.dim = dim
+        self.sizes = sizes
+        self.padding = padding
+        self.garbage = GARBAGE
+        self.learn_output("apply", tolerance)
+
+    def ones(self, shape: tuple[int, int]) -> Batch:
+        return Batch(np.ones(shape, bool), {"sequence": np.ones((*shape, self.dim), "float32")})
+
+    def call(self, batch: Batch) -> Tensor:
+        sequence = ops.convert_to_tensor(batch.filled("sequence"))
+        return self.apply(sequence, ops.convert_to_tensor(batch.mask))
+
+    def draw(self, draw: Draw, mask: Array) -> Batch:
+        return Batch(mask, {"sequence": draw(values((*mask.shape, self.dim)))})
+
+    def differentiate(self, batch: Batch) -> Gradients:
+        mask = ops.convert_to_tensor(batch.mask)
+        output, (of_sequence,), of_weights = _gradients.differentiate(
+            lambda sequence: self.apply(sequence, mask),
+            [batch.filled("sequence")],
+            self.counted_outputs(batch),
+        )
+        return Gradients(output, {"sequence": of_sequence}, None, of_weights)
+
+    def largest(self, batch: Batch) -> float:
+        return float(np.max(np.abs(batch.aligned["sequence"][batch.mask]), initial=0.0))
+
+    def check_spec(self, draw: Draw) -> None:
+        mask = draw(draw_mask(self.sizes, self.padding))
+        batch = self.draw(draw, mask)
+        output = self.call(batch)
+        batch_size, time = (
+            None if low < high else high
+            for low, high in (
+                (self.sizes.min_batch, self.sizes.max_batch),
+                (self.sizes.min_time, self.sizes.max_time),
+            )
+        )
+        spec = self.apply(
+            keras.KerasTensor((batch_size, time, self.dim), "float32"),
+            keras.KerasTensor((batch_size, time), "bool"),
+        )
+        if mismatch := symbolic_mismatch(spec, output):
+            raise MaskingError("dtype_and_shape", f"{mismatch}\n\n{self.snippet(batch)}")
+
+    def snippet(self, batch: Batch) -> str:
+        return "\n".join(
+            [
+                f"sequence = {as_code(batch.filled('sequence'))}",
+                f"mask = {as_code(batch.mask)}",
+                "print(apply(sequence, mask))",
+            ]
+        )

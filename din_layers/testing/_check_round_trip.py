@@ -1,0 +1,192 @@
+"""`check_round_trip`: config, clone, weights and `.keras` file, also in a fresh process."""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from din_layers._checks import check_number, message
+from din_layers.testing._fresh_process import run_fresh
+from din_layers.testing._gradients import to_numpy
+from din_layers.testing._strategies import Array
+
+_LOAD = """
+import importlib, json, sys
+import numpy as np
+folder, modules = sys.argv[1], json.loads(sys.argv[2])
+for module in modules:
+    importlib.import_module(module)
+import keras
+from keras import ops
+def compare(model, step):
+    with np.load(folder + "/data.npz") as data:
+        inputs = [data[f"input_{i}"] for i in range(len(model.inputs))]
+        if any(x.dtype.kind == "U" for x in inputs):
+            import tensorflow as tf
+            inputs = [tf.constant(x) if x.dtype.kind == "U" else x for x in inputs]
+        inputs = keras.tree.pack_sequence_as(model.input, inputs)
+        for i, output in enumerate(keras.tree.flatten(model(inputs, training=False))):
+            actual = ops.convert_to_numpy(ops.cast(output, "float64"))
+            expected, allowed = data[f"output_{i}"], float(sys.argv[3])
+            if not np.allclose(actual, expected, rtol=allowed, atol=allowed, equal_nan=True):
+                difference = np.abs(actual - expected).max()
+                print(f"{step}: output {i} is off by {difference:g} in a fresh process")
+                sys.exit()
+compare(keras.models.load_model(folder + "/model.keras"), ".keras")
+with open(folder + "/config.json") as file:
+    config = json.load(file)
+rebuilt = keras.saving.deserialize_keras_object(config)
+rebuilt.load_weights(folder + "/model.weights.h5")
+compare(rebuilt, ".weights.h5")
+"""
+
+
+class RoundTripError(AssertionError):
+    """A layer or a model is not the same after it was saved and loaded, cloned or rebuilt.
+
+    Attributes:
+        step: Where: `config`, `clone_model`, `.keras` or `.weights.h5`.
+    """
+
+    __module__ = "din_layers.testing"
+
+    def __init__(self, step: str, text: str) -> None:
+        super().__init__(f"{step}: {text}")
+        self.step = step
+
+
+def check_round_trip(
+    layer_or_model: keras.Layer | keras.Model,
+    inputs: Any,
+    *,
+    imports: Iterable[str] | None = None,
+    tolerance: float = 1e-6,
+) -> None:
+    """Check that a layer or model gives the same numbers after every round trip.
+
+    They are: its config through JSON and `from_config`; `clone_model`; a `.keras` file and a
+    `.weights.h5` file, both loaded with `safe_mode=True` in a fresh process.
+
+    Args:
+        layer_or_model: A layer, or a functional or sequential model.
+        inputs: What to call it on: an array, or a list, tuple or dict of arrays.
+        imports: The modules to import in the fresh process, which must be enough to register all
+            classes. By default the packages of the classes of its layers.
+        tolerance: The largest relative or absolute difference that counts as none.
+
+    Raises:
+        RoundTripError: The numbers differ, the config is no JSON or comes back otherwise, or
+            loading fails.
+        TypeError: It is neither a layer nor a model with inputs.
+
+    Example:
+        >>> layer = din_layers.SequencePoolingLayer("max")
+        >>> testing.check_round_trip(layer, np.ones((2, 3, 4), "float32"))
+    """
+    __tracebackhide__ = True
+    check_number("tolerance", tolerance, 0.0, 1.0)
+    inputs = keras.tree.map_structure(np.asarray, inputs)
+    _check_config(layer_or_model)
+    model = _as_model(layer_or_model, inputs)
+    expected = _outputs(model, inputs)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    for place, (one, two) in enumerate(zip(expected, _outputs(clone, inputs), strict=True)):
+        if not np.allclose(one, two, rtol=tolerance, atol=tolerance, equal_nan=True):
+            difference = np.abs(one - two).max()
+            raise RoundTripError("clone_model", f"output {place} is off by {difference:g}")
+    modules = sorted(_packages(model) if imports is None else imports)
+    _check_files(model, inputs, expected, modules, tolerance)
+
+
+def _check_config(layer: keras.Layer) -> None:
+    if not isinstance(layer, keras.Layer):
+        expected = "must be a Keras layer or model"
+        raise TypeError(message("layer_or_model", expected, layer_or_model=layer))
+    config = layer.get_config()
+    try:
+        text = json.dumps(config, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise RoundTripError("config", f"get_config() is not JSON: {error}") from error
+    again = type(layer).from_config(json.loads(text)).get_config()
+    if json.dumps(again) != text:
+        changed = [key for key in config if config[key] != again.get(key)]
+        raise RoundTripError("config", f"from_config(config).get_config() differs in {changed}")
+
+
+def _as_model(layer: keras.Layer, inputs: Any) -> keras.Model:
+    if not isinstance(layer, keras.Model):
+        layer(keras.tree.map_structure(_tensor, inputs))  # as its user does, on data first
+        symbolic = keras.tree.map_structure(
+            lambda x: keras.Input(x.shape[1:], dtype="string" if x.dtype.kind in "UO" else x.dtype),
+            inputs,
+        )
+        return keras.Model(symbolic, layer(symbolic))
+    if not getattr(layer, "inputs", None):
+        expected = "must be a functional or sequential model, or a layer"
+        raise TypeError(message("layer_or_model", expected, layer_or_model=layer))
+    return layer
+
+
+def _tensor(x: Array) -> Any:
+    if x.dtype.kind not in "UO":
+        return ops.convert_to_tensor(x)
+    import tensorflow as tf  # strings are TensorFlow's
+
+    return tf.constant(x)
+
+
+def _outputs(model: keras.Model, inputs: Any) -> list[Array]:
+    outputs = model(keras.tree.map_structure(_tensor, inputs), training=False)
+    return [to_numpy(output).astype("float64") for output in keras.tree.flatten(outputs)]
+
+
+def _packages(model: keras.Model) -> set[str]:
+    """Return the packages of the classes of a model's layers, as `import` takes them."""
+    modules = (type(layer).__module__ for layer in _layers(model))
+    return {module.split(".")[0] for module in modules} - {"keras", "__main__", "builtins"}
+
+
+def _layers(model: keras.Model) -> Iterator[keras.Layer]:
+    yield model
+    for layer in model.layers:
+        if isinstance(layer, keras.Model):
+            yield from _layers(layer)
+        else:
+            yield layer
+
+
+def _check_files(
+    model: keras.Model, inputs: Any, expected: list[Array], modules: list[str], tolerance: float
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder, "model.keras"))
+        model.save_weights(Path(folder, "model.weights.h5"))
+        config = keras.saving.serialize_keras_object(model)
+        Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
+        arrays = [np.asarray(x, str) if x.dtype.kind == "O" else x for x in _flat(inputs)]
+        data = {f"input_{i}": x for i, x in enumerate(arrays)}
+        data |= {f"output_{i}": x for i, x in enumerate(expected)}
+        np.savez(Path(folder, "data.npz"), **data)  # type: ignore[arg-type]
+        try:
+            printed = run_fresh(_LOAD, folder, json.dumps(modules), tolerance)
+        except RuntimeError as error:
+            what = f"a fresh process that imports {modules} fails: {_last_exception(str(error))}"
+            raise RoundTripError(".keras", what) from None
+    if printed:
+        raise RoundTripError(*printed.strip().split(": ", 1))
+
+
+def _last_exception(stderr: str) -> str:
+    """Return the exception at the end of what a process printed, without its frames."""
+    lines = stderr.rsplit("Traceback (most recent call last):", 1)[-1].splitlines()
+    return "\n".join(line[:300] for line in lines if line and not line.startswith("  "))
+
+
+def _flat(inputs: Any) -> list[Array]:
+    return list(keras.tree.flatten(inputs))

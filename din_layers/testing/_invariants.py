@@ -1,0 +1,258 @@
+"""The invariants of masking: each draws batches and compares what a subject makes of them.
+
+An invariant is a function of a subject (a layer or a model, wired to be called on a `Batch`) and
+Hypothesis's `draw`; it raises a `MaskingError` where it is violated.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from hypothesis import strategies as st
+
+from din_layers.testing._strategies import Array, Draw, draw_mask, placements
+from din_layers.testing._subject import Batch, Subject
+
+# "No sentinel shines through": -1e9 and its like are far above, every honest result far below.
+SENTINEL_RATIO = 1e4
+
+
+class MaskingError(AssertionError):
+    """An invariant of masking does not hold; the text has the smallest counterexample found.
+
+    Attributes:
+        invariant: The name of the invariant.
+    """
+
+    __module__ = "din_layers.testing"  # where users find it, and what a traceback shows
+
+    def __init__(self, invariant: str, text: str) -> None:
+        super().__init__(f"{invariant}: {text}")
+        self.invariant = invariant
+
+
+def padding_invariance(subject: Subject, draw: Draw) -> None:
+    """The same events with padding elsewhere, or none, give the same output and gradients."""
+    batch = _draw(subject, draw)
+    counts = batch.mask.sum(1)
+    other = batch.moved(draw(placements(counts, subject.sizes, subject.padding)))
+    one, two = subject.differentiate(batch), subject.differentiate(other)
+    fail = _Failure("padding_invariance", subject, batch, other)
+    fail.unless_close(
+        "padding the same events otherwise changes the output",
+        subject.counted(batch, one.output),
+        subject.counted(other, two.output),
+    )
+    what = "padding the same events otherwise changes the gradient of the {}"
+    for name in one.aligned:
+        pair = one.aligned[name][batch.mask], two.aligned[name][other.mask]
+        fail.unless_close(what.format(f"valid positions of `{name}`"), *pair)
+    for pair in zip(one.weights, two.weights, strict=True):
+        fail.unless_close(what.format("weights"), *pair)
+
+
+def padding_is_inert(subject: Subject, draw: Draw) -> None:
+    """NaN, infinities and huge numbers at invalid positions change nothing, and get no gradient."""
+    batch = _draw(subject, draw)
+    spoilt = replace(batch, padding=draw(st.sampled_from(subject.garbage)))
+    clean, dirty = subject.differentiate(batch), subject.differentiate(spoilt)
+    fail = _Failure("padding_is_inert", subject, batch, spoilt)
+    fail.unless_equal(
+        f"{spoilt.padding} at invalid positions changes the output",
+        subject.counted(batch, clean.output),
+        subject.counted(batch, dirty.output),
+    )
+    what = f"with {spoilt.padding} at invalid positions, the gradient of "
+    for name, gradient in dirty.aligned.items():
+        at_padding = gradient[~batch.mask]
+        fail.unless_equal(f"{what}the padding is not 0", np.zeros_like(at_padding), at_padding)
+        pair = clean.aligned[name][batch.mask], gradient[batch.mask]
+        fail.unless_close(f"{what}the valid positions changes", *pair)
+    if dirty.padding is not None:
+        none = np.zeros_like(dirty.padding)
+        fail.unless_equal(f"{what}the padding's embedding is not 0", none, dirty.padding)
+    for pair in zip(clean.weights, dirty.weights, strict=True):
+        fail.unless_close(f"{what}the weights changes", *pair)
+
+
+def finite_gradients(subject: Subject, draw: Draw) -> None:
+    """All gradients are finite, whatever stands at invalid positions, in empty rows too."""
+    batch = replace(_draw(subject, draw), padding=draw(st.sampled_from([0.0, *subject.garbage])))
+    gradients = subject.differentiate(batch)
+    fail = _Failure("finite_gradients", subject, batch)
+    for name, gradient in gradients.aligned.items():
+        fail.unless_finite(f"the gradient of `{name}` is not finite", gradient)
+    for gradient in gradients.weights:
+        fail.unless_finite("the gradient of the weights is not finite", gradient)
+
+
+def empty_history(subject: Subject, draw: Draw) -> None:
+    """A row without events gives finite numbers that neither padding nor sentinels decide."""
+    batch = _draw(subject, draw)
+    empty = draw(st.integers(0, len(batch.mask) - 1))
+    mask = batch.mask.copy()
+    mask[empty] = False
+    batch = replace(batch, mask=mask)
+    other = replace(batch, padding=draw(st.sampled_from([1.0, -3.0, 100.0])))
+    result = subject.differentiate(batch)
+    fail = _Failure("empty_history", subject, batch)
+    fail.unless_finite("the output of an empty row is not finite", result.output[empty])
+    for gradient in [*result.aligned.values(), *result.weights]:
+        fail.unless_finite("a gradient is not finite when a row is empty", gradient)
+    bound = SENTINEL_RATIO * max(1.0, subject.largest(batch))
+    fail.unless_below("a sentinel shines through an empty row", result.output[empty], bound)
+    fail = _Failure("empty_history", subject, batch, other)
+    only_valid = [] if subject.keeps_time else [empty]
+    fail.unless_equal(
+        "what stands at the padding decides the output of an empty row",
+        result.output[only_valid],
+        subject.run(other)[only_valid],
+    )
+
+
+def batch_independence(subject: Subject, draw: Draw) -> None:
+    """A row gives alone what it gives beside others, be they NaN."""
+    batch = _draw(subject, draw)
+    row = draw(st.integers(0, len(batch.mask) - 1))
+    others = np.arange(len(batch.mask)) != row
+    spoilt = batch.moved(batch.mask)
+    if draw(st.booleans()):
+        bad = draw(st.sampled_from(subject.garbage))
+        for x in spoilt.aligned.values():
+            if np.issubdtype(x.dtype, np.floating):
+                x[others] = bad
+    together = subject.run(spoilt)[[row]]
+    companion = subject.sizes.min_batch  # where one row alone is too few, it comes several times
+    alone = batch.take([row] * companion)
+    fail = _Failure("batch_independence", subject, spoilt, alone)
+    fail.unless_close(
+        f"row {row} depends on the other rows",
+        subject.counted(alone.take([0]), subject.run(alone)[[0]]),
+        subject.counted(batch.take([row]), together),
+    )
+
+
+def extreme_values(subject: Subject, draw: Draw) -> None:
+    """Large valid numbers stay finite, and no sentinel in the padding competes with them."""
+    batch = _draw(subject, draw)
+    scale = draw(st.sampled_from([2e9, -2e9, 1e-30, 1e4]))
+    if subject.output_dtype == "float16":  # what it cannot hold says nothing about masking
+        scale = float(np.clip(scale, -1e3, 1e3))
+    scaled = {
+        # All of one sign: sums of large numbers that cancel say nothing about masking either.
+        name: np.abs(x) * np.float32(scale) if np.issubdtype(x.dtype, np.floating) else x
+        for name, x in batch.aligned.items()
+    }
+    batch = replace(batch, aligned=scaled)
+    other = batch.moved(draw(placements(batch.mask.sum(1), subject.sizes, subject.padding)))
+    output, moved = subject.run(batch), subject.run(other)
+    fail = _Failure("extreme_values", subject, batch)
+    fail.unless_finite("the output of large events is not finite", output[batch.mask.any(1)])
+    _Failure("extreme_values", subject, batch, other).unless_close(
+        "padding the same large events otherwise changes the output",
+        subject.counted(batch, output),
+        subject.counted(other, moved),
+    )
+
+
+def permutation_invariance(subject: Subject, draw: Draw) -> None:
+    """The order of the positions changes nothing; an output with a time axis follows it."""
+    batch = _draw(subject, draw)
+    if subject.padding != "any":  # then only the order of full rows may change
+        batch = replace(batch, mask=np.ones_like(batch.mask))
+    order = np.array(draw(st.permutations(range(batch.mask.shape[1]))), int)
+    other = batch.permuted(order)
+    before, after = subject.run(batch), subject.run(other)
+    if subject.keeps_time:
+        before = before[:, order]
+    _Failure("permutation_invariance", subject, batch, other).unless_close(
+        "another order of the positions changes the output",
+        subject.counted(other, before),
+        subject.counted(other, after),
+    )
+
+
+def dtype_and_shape(subject: Subject, draw: Draw) -> None:
+    """A symbolic call tells the dtype and the shape of a real one."""
+    subject.check_spec(draw)
+
+
+Invariant = Callable[[Subject, Draw], None]
+
+_ALL: dict[str, Invariant] = {
+    invariant.__name__: invariant
+    for invariant in (
+        padding_invariance,
+        padding_is_inert,
+        finite_gradients,
+        empty_history,
+        batch_independence,
+        extreme_values,
+        permutation_invariance,
+        dtype_and_shape,
+    )
+}
+
+#: The names of all invariants.
+INVARIANTS = tuple(_ALL)
+
+#: Those that are checked unless others are named. The other two do not hold of every right layer:
+#: an LSTM heeds the order, and not every function takes symbolic tensors.
+DEFAULT_INVARIANTS = INVARIANTS[:-2]
+
+
+def invariant_of(name: str) -> Invariant:
+    """Return an invariant by its name."""
+    return _ALL[name]
+
+
+def _draw(subject: Subject, draw: Draw) -> Batch:
+    return subject.draw(draw, draw(draw_mask(subject.sizes, subject.padding)))
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Words a violation of an invariant: the smallest batch, both outputs, code that shows it."""
+
+    invariant: str
+    subject: Subject
+    batch: Batch
+    other: Batch | None = None
+
+    def unless_close(self, what: str, expected: Array, actual: Array) -> None:
+        if expected.shape == actual.shape:
+            allowed = self.subject.tolerance_of(expected)
+            # NaN on both sides is no change: that it is wrong, other invariants say.
+            if np.allclose(expected, actual, rtol=0.0, atol=allowed, equal_nan=True):
+                return
+        self._fail(what, expected, actual)
+
+    def unless_equal(self, what: str, expected: Array, actual: Array) -> None:
+        if not np.array_equal(expected, actual, equal_nan=True):
+            self._fail(what, expected, actual)
+
+    def unless_finite(self, what: str, actual: Array) -> None:
+        if not np.all(np.isfinite(actual)):
+            self._fail(what, None, actual)
+
+    def unless_below(self, what: str, actual: Array, bound: float) -> None:
+        if np.max(np.abs(actual), initial=0.0) > bound:
+            self._fail(f"{what} (larger than {bound:g})", None, actual)
+
+    def _fail(self, what: str, expected: Array | None, actual: Array) -> None:
+        parts = [what, _shown("mask", self.batch.mask)]
+        for name in self.batch.aligned:
+            parts.append(_shown(name, self.batch.filled(name)))
+        if self.other is not None and self.other.mask.tolist() != self.batch.mask.tolist():
+            parts.append(_shown("other mask", self.other.mask))
+        if expected is not None:
+            parts.append(_shown("expected", expected))
+        parts.append(_shown("actual", actual))
+        snippets = [self.subject.snippet(b) for b in (self.batch, self.other) if b is not None]
+        parts.append("Reproduce with\n\n" + "\n\n".join(snippets))
+        raise MaskingError(self.invariant, "\n\n".join(parts))
+
+
+def _shown(name: str, x: Array) -> str:
+    text = np.array2string(x, separator=", ", threshold=200, prefix=f"{name} = ")
+    return f"{name} = {text}  # {x.dtype} {x.shape}"

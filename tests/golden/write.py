@@ -1,0 +1,61 @@
+"""Writes golden files: what this version of the package saves, for every later one to load.
+
+    python tests/golden/write.py NAME...
+
+writes `tests/golden/VERSION/NAME.keras`, `.weights.h5`, `.json` (the architecture) and `.npz`
+(inputs and outputs) from the model in `tests/golden/recipes/NAME.py`, and prints the lines that
+pin them in `tests/test_golden.py`.
+
+It is run once for each name, by whoever adds the recipe. It refuses to write a file a second time,
+and files of an existing version are never replaced: people have such files, and a change that needs
+new ones has broken theirs. A new layer, or a new form of an old one, gets a recipe of its own.
+"""
+
+import hashlib
+import os
+import runpy
+import sys
+from pathlib import Path
+
+os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+GOLDEN = Path(__file__).parent
+sys.path[:0] = [str(GOLDEN.parent), str(GOLDEN.parent.parent)]
+
+
+def write(name, folder):
+    """Write the files of one recipe; return their paths."""
+    import numpy as np
+    import tensorflow as tf
+    from cases import randomize
+
+    recipe = runpy.run_path(str(GOLDEN / "recipes" / f"{name}.py"))
+    model, inputs = recipe["model"](), recipe["inputs"]()
+    randomize(model)
+    tensors = [tf.constant(x) for x in inputs]
+    outputs = model(tensors if len(tensors) > 1 else tensors[0])
+    outputs = outputs if isinstance(outputs, list) else [outputs]
+    files = {
+        folder / f"{name}.keras": model.save,
+        folder / f"{name}.weights.h5": model.save_weights,
+        folder / f"{name}.json": lambda path: path.write_text(model.to_json(indent=1) + "\n"),
+        folder / f"{name}.npz": lambda path: np.savez_compressed(
+            path,
+            **{f"input_{place}": x for place, x in enumerate(inputs)},
+            **{f"output_{place}": np.asarray(x) for place, x in enumerate(outputs)},
+        ),
+    }
+    if existing := [path for path in files if path.exists()]:
+        raise SystemExit(f"write.py: {existing[0]} exists: golden files are written once")
+    folder.mkdir(exist_ok=True)
+    for path, save in files.items():
+        save(path)
+    return list(files)
+
+
+if __name__ == "__main__":
+    import din_layers
+
+    for name in sys.argv[1:]:
+        for path in write(name, GOLDEN / din_layers.__version__):
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            print(f'    "{path.relative_to(GOLDEN).as_posix()}": "{digest}",')

@@ -1,0 +1,63 @@
+"""The benchmarks run on tiny sizes; what they measure there means nothing."""
+
+import fit
+import fit_worker
+import imports
+import memory
+import numpy as np
+import pytest
+import run
+from attention import NAIVE
+from tqdm import tqdm
+
+
+def test_sections_are_measured_and_written_beside_the_others(tmp_path, capsys):
+    file = tmp_path / "results.md"
+    kept = f"## imports: {run.SECTIONS['imports']}\n\nkept"
+    file.write_text(f"old introduction\n\n{kept}\n", encoding="utf-8")
+    chosen = ["candidates", "attention", "padding", "pooling", "ids"]
+    run.main(["--quick", "--runs", "1", "--out", str(file), "--only", *chosen])
+    text = file.read_text(encoding="utf-8")
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        f"## {name}: {what}" for name, what in run.SECTIONS.items() if name in {*chosen, "imports"}
+    ]
+    assert text.rstrip().endswith(kept)
+    assert "old introduction" not in text
+    printed = capsys.readouterr().out
+    for heading in headings[:-1]:
+        assert heading in printed
+    assert text.count("with din-layers") == len(chosen)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--only", "speed"], ["--runs", "0"], ["--out", "no/such/folder/file.md"]]
+)
+def test_bad_options_are_one_error(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run.main(arguments)
+    assert stopped.value.code == 2
+    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("way", ["padded", "ragged"])
+def test_a_whole_din_is_trained(way, tmp_path):
+    file = tmp_path / "data.npz"
+    count = fit.write_data(file, batches=1, limit=20)
+    with np.load(file) as arrays:
+        data = dict(arrays)
+    assert count == len(data["label"]) == fit.BATCH == fit_worker.BATCH
+    history = fit_worker.our_fit(data, way)()
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize("way", [NAIVE, "ragged"])
+def test_peak_memory_is_measured(way):
+    assert memory.peak_of_step(way, (2, 30, 4, 0.2)) >= 1
+
+
+def test_imports_are_timed_in_fresh_processes():
+    counts = {}
+    with tqdm(disable=True) as progress:
+        imports.run("json", counts, progress)
+    assert counts["json"] > 10

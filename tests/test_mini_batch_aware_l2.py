@@ -1,0 +1,187 @@
+"""Mini-batch aware regularisation against its definition, row by row in float64."""
+
+import doctest
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import example, given
+from hypothesis import strategies as st
+from mini_batch_aware_l2 import MiniBatchAwareL2
+from strategies import values
+
+ROWS, DIM = 6, 3
+CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32 sums of a few products
+
+ids_of_any_shape = st.lists(st.integers(0, 3), max_size=3).flatmap(
+    lambda shape: st.builds(
+        lambda flat: np.array(flat, np.int32).reshape(shape),
+        st.lists(
+            st.integers(0, ROWS - 1),
+            min_size=int(np.prod(shape)),
+            max_size=int(np.prod(shape)),
+        ),
+    )
+)
+frequencies = st.lists(st.integers(0, 9), min_size=ROWS, max_size=ROWS)
+
+
+def oracle(table, ids, frequencies, l2, mask_value):
+    """Return the penalty and its gradient with respect to the table."""
+    penalty, gradient = 0.0, np.zeros(table.shape)
+    for row in {int(i) for x in ids for i in x.ravel()} - {mask_value}:
+        rate = l2 / max(frequencies[row], 1)
+        penalty += rate * (table[row].astype("float64") ** 2).sum()
+        gradient[row] = 2 * rate * table[row]
+    return penalty, gradient
+
+
+def with_gradient(layer, table, ids):
+    """Return penalty and gradient of the table for ids, an array or a list of arrays."""
+    variable = tf.Variable(table)
+    with tf.GradientTape() as tape:
+        vectors = keras.tree.map_structure(lambda x: tf.gather(variable, x), ids)
+        outputs = layer(vectors, ids)
+        (penalty,) = layer.losses
+    for output, vector in zip(
+        keras.tree.flatten(outputs), keras.tree.flatten(vectors), strict=True
+    ):
+        np.testing.assert_array_equal(output, vector)
+    gradient = tape.gradient(penalty, variable, unconnected_gradients="zero")
+    return float(penalty), tf.convert_to_tensor(gradient).numpy()
+
+
+@given(
+    table=values((ROWS, DIM)),
+    ids=st.lists(ids_of_any_shape, min_size=1, max_size=3),
+    counts=frequencies,
+    l2=st.sampled_from([0.0, 0.01, 2.0]),
+    mask_value=st.sampled_from([None, 0, 2]),
+)
+@example(np.ones((ROWS, DIM), "float32"), [np.array(4, np.int32)], [1] * ROWS, 1.0, 0)
+def test_each_distinct_row_counts_once_by_its_frequency(table, ids, counts, l2, mask_value):
+    layer = MiniBatchAwareL2(counts, l2, mask_value)
+    penalty, gradient = with_gradient(layer, table, ids)
+    expected, expected_gradient = oracle(table, ids, counts, l2, mask_value)
+    assert penalty == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    np.testing.assert_allclose(gradient, expected_gradient, **CLOSE)
+
+
+@given(table=values((ROWS, DIM)), counts=frequencies, data=st.data())
+def test_ragged_ids_are_their_events(table, counts, data):
+    rows = data.draw(st.lists(st.lists(st.integers(0, ROWS - 1), max_size=4), min_size=1))
+    ragged = tf.ragged.constant(rows, dtype="int32")
+    layer = MiniBatchAwareL2(counts, 0.5)
+    output = layer(tf.gather(table, ragged), ragged)
+    assert isinstance(output, tf.RaggedTensor)
+    flat = np.array(list(itertools.chain(*rows)), np.int32)
+    assert float(layer.losses[0]) == pytest.approx(
+        oracle(table, [flat], counts, 0.5, 0)[0], rel=1e-5, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("garbage", [np.nan, np.inf, 3e38])
+def test_padding_is_inert(garbage):
+    table = np.ones((ROWS, DIM), "float32")
+    table[0] = garbage
+    ids = np.array([[1, 0, 1], [0, 0, 3]])
+    penalty, gradient = with_gradient(MiniBatchAwareL2([0, 2, 5, 4, 1, 1], 1.0), table, ids)
+    assert penalty == pytest.approx(3 / 2 + 3 / 4)
+    np.testing.assert_array_equal(gradient[0], 0)
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "mixed_float16", "mixed_bfloat16"])
+def test_squares_do_not_overflow_in_other_precisions(dtype):
+    layer = MiniBatchAwareL2([1, 1], 1.0, dtype=dtype)
+    layer(np.full((1, 1, 4), 512.0), np.array([[1]]))
+    assert float(layer.losses[0]) == 4 * 512.0**2
+
+
+def two_inputs():
+    """A model whose history and candidate share a table."""
+    history, candidate = keras.Input((None,), dtype="int32"), keras.Input((1,), dtype="int32")
+    table = keras.layers.Embedding(ROWS, DIM, mask_zero=True, name="table")
+    layer = MiniBatchAwareL2(np.arange(ROWS), 0.3)
+    vectors = layer([table(history), table(candidate)], [history, candidate])
+    pooled = [keras.layers.GlobalAveragePooling1D()(x) for x in vectors]  # reads the mask
+    output = keras.layers.Dense(1)(keras.layers.Concatenate()(pooled))
+    return keras.Model([history, candidate], output)
+
+
+IDS = [np.array([[1, 2, 2, 0], [2, 5, 0, 0]]), np.array([[5], [3]])]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_a_training_step_shrinks_the_rows_of_the_batch(jit_compile):
+    model = two_inputs()
+    # The gradient is that of nothing but the penalty.
+    model.compile("sgd", lambda y_true, y_pred: 0.0 * y_pred, jit_compile=jit_compile)
+    before = model.get_layer("table").get_weights()[0]
+    model.fit(IDS, np.zeros(2), verbose=0)
+    penalty, gradient = oracle(before, IDS, np.arange(ROWS), 0.3, 0)
+    after = model.get_layer("table").get_weights()[0]
+    np.testing.assert_allclose(after, before - 0.01 * gradient, **CLOSE)
+    assert penalty > 0
+
+
+def test_masks_pass_and_symbolic_shapes_are_the_real_ones():
+    model = two_inputs()
+    history, candidate = model.get_layer(index=-1).output.shape, model.inputs[0].shape
+    assert (history, candidate) == ((None, 1), (None, None))
+    padded = [np.pad(IDS[0], ((0, 0), (0, 3))), IDS[1]]
+    np.testing.assert_allclose(model(IDS), model(padded), **CLOSE)
+
+
+def test_it_is_saved_and_cloned_with_its_frequencies(tmp_path):
+    model = two_inputs()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    expected, _ = oracle(model.get_layer("table").get_weights()[0], IDS, range(ROWS), 0.3, 0)
+    for same in (model, loaded, clone):
+        np.testing.assert_array_equal(same(IDS), model(IDS))
+        assert float(same.losses[0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (([[1.0]],), "`frequencies` must be one number, 0 or more, for each id"),
+        (([1, -1],), "Received: frequencies=[1, -1]"),
+        (([1, np.nan],), "`frequencies` must be"),
+        (([1], -0.1), "`l2` must be 0 or more. Received: l2=-0.1"),
+        (([1], np.nan), "`l2` must be 0 or more"),
+        (([1], 0.1, 1), "`mask_value` must be one of the ids. Received: mask_value=1, ids=1"),
+    ],
+)
+def test_bad_arguments(arguments, text):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 the text is compared below
+        MiniBatchAwareL2(*arguments)
+    assert text in str(caught.value)
+
+
+def test_bad_inputs_leave_the_layer_usable():
+    layer = MiniBatchAwareL2([1, 1])
+    with pytest.raises(
+        ValueError, match=r"`vectors` must have shape \(..., dim\) for `ids` \(...\)"
+    ):
+        layer(np.ones((2, 3)), np.ones((2, 3), int))
+    with pytest.raises(ValueError, match=r"vectors.shape=\[\(4, 5, 3\)\], ids.shape=\[\(4, 6\)\]"):
+        layer(np.ones((4, 5, 3)), np.ones((4, 6), int))
+    with pytest.raises(ValueError, match="`vectors` must have"):
+        layer([np.ones((2, 3))], [np.ones(2, int), np.ones(2, int)])
+    with pytest.raises(TypeError, match=r"`ids` must be integers. Received: ids.dtype=float32"):
+        layer(np.ones((2, 3)), np.ones(2))
+    layer(np.ones((2, 3)), np.ones(2, int))
+    assert float(layer.losses[0]) == pytest.approx(0.03)
+
+
+def test_the_example_of_the_docstring():
+    names = {"np": np, "keras": keras, "MiniBatchAwareL2": MiniBatchAwareL2}
+    test = doctest.DocTestParser().get_doctest(MiniBatchAwareL2.__doc__, names, "example", None, 0)
+    assert test.examples
+    assert doctest.DocTestRunner().run(test).failed == 0
