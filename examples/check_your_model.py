@@ -11,6 +11,7 @@ The same for a saved model of your own:
     python -m din_layers.testing model.keras --import din_layers
 """
 
+import argparse
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -36,8 +37,10 @@ def build_model(scale: keras.Layer | None, dim: int = 8) -> keras.Model:
     return keras.Model([history, film], click)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Check a broken model, the repaired one, and one layer by itself."""
+    parser = argparse.ArgumentParser(description="Catch a mask that a model drops.")
+    parser.parse_args(arguments)
     keras.utils.set_random_seed(0)
     print("A model that scales its embeddings by `x * 2`:\n")
     try:

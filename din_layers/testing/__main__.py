@@ -44,7 +44,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="INPUT=N",
         help="how many ids an input has that feeds no Embedding; repeat",
     )
-    parser.add_argument("--padding", choices=PADDINGS, default="right")
+    parser.add_argument(
+        "--padding",
+        choices=PADDINGS,
+        default="right",
+        help="where padding may stand (default: %(default)s)",
+    )
     parser.add_argument("--order", action="store_true", help="check permutation_invariance too")
     parser.add_argument(
         "--import",
@@ -54,8 +59,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="MODULE",
         help="a module that registers the model's classes; repeat",
     )
-    parser.add_argument("--max-examples", type=int, default=20)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--max-examples", type=int, default=20, help="for each invariant (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the search (default: %(default)s)")
     return parser
 
 

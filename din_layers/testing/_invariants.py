@@ -245,11 +245,13 @@ class _Failure:
             parts.append(_shown(name, self.batch.filled(name)))
         if self.other is not None and self.other.mask.tolist() != self.batch.mask.tolist():
             parts.append(_shown("other mask", self.other.mask))
+        of = " gradient" if "gradient" in what else ""
         if expected is not None:
-            parts.append(_shown("expected", expected))
-        parts.append(_shown("actual", actual))
+            parts.append(_shown(f"expected{of}", expected))
+        parts.append(_shown(f"actual{of}", actual))
         snippets = [self.subject.snippet(b) for b in (self.batch, self.other) if b is not None]
-        parts.append("Reproduce with\n\n" + "\n\n".join(snippets))
+        how = "Reproduce with (and take the gradient)" if of else "Reproduce with"
+        parts.append(f"{how}\n\n" + "\n\n".join(snippets))
         raise MaskingError(self.invariant, "\n\n".join(parts))
 
 
