@@ -106,12 +106,13 @@ def _torch(
     read = _variables_read(function, inputs) if variables is None else variables
     values = [variable.value for variable in read]
     tensors = [ops.convert_to_tensor(x).detach().requires_grad_() for x in inputs]
-    output = function(*tensors)
     sources = [*tensors, *values]
-    loss = _loss(output, valid)
     gradients: list[Any] = [None] * len(sources)
-    if loss.requires_grad:
-        gradients = list(torch.autograd.grad(loss, sources, allow_unused=True))
+    with torch.enable_grad():  # also where the caller records none
+        output = function(*tensors)
+        loss = _loss(output, valid)
+        if loss.requires_grad:
+            gradients = list(torch.autograd.grad(loss, sources, allow_unused=True))
     arrays = _arrays(gradients, sources)
     return to_numpy(output.detach()), arrays[: len(inputs)], arrays[len(inputs) :]
 
