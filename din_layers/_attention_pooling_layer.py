@@ -84,7 +84,7 @@ class AttentionPoolingLayer(keras.Layer):
         Dense keys cost what batch x time positions cost, padding included; ragged ones, or
         `skip_padding=True`, what the events cost. The (batch, time, 4 dim) concatenation is never
         built, and of the first hidden layer's work the part that only the history enters is done
-        once for all queries. `benchmarks/results.md` has numbers.
+        once for all queries. `python benchmarks/run.py` measures it.
 
     Output shape:
         `mode="sum"`: (batch, queries, dim), without a mask. `mode="sequence"`:
