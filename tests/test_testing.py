@@ -216,7 +216,7 @@ def test_bad_options(options, error, text):
         check_masking(right_sum, **options)
 
 
-def test_a_passing_check_says_nothing_and_a_mutable_weight_is_left_alone():
+def test_a_query_that_leaks_is_found_and_the_weights_are_left_alone():
     layer = din_layers.AttentionPoolingLayer((4,))
     layer.build([(None, 1, DIM), (None, None, DIM)])
     before = layer.get_weights()

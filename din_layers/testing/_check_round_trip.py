@@ -169,7 +169,8 @@ def _check_files(
         model.save_weights(Path(folder, "model.weights.h5"))
         config = keras.saving.serialize_keras_object(model)
         Path(folder, "config.json").write_text(json.dumps(config), encoding="utf-8")
-        arrays = [np.asarray(x, str) if x.dtype.kind == "O" else x for x in _flat(inputs)]
+        flat = keras.tree.flatten(inputs)
+        arrays = [np.asarray(x, str) if x.dtype.kind == "O" else x for x in flat]
         data = {f"input_{i}": x for i, x in enumerate(arrays)}
         data |= {f"output_{i}": x for i, x in enumerate(expected)}
         np.savez(Path(folder, "data.npz"), **data)  # type: ignore[arg-type]
@@ -186,7 +187,3 @@ def _last_exception(stderr: str) -> str:
     """Return the exception at the end of what a process printed, without its frames."""
     lines = stderr.rsplit("Traceback (most recent call last):", 1)[-1].splitlines()
     return "\n".join(line[:300] for line in lines if line and not line.startswith("  "))
-
-
-def _flat(inputs: Any) -> list[Array]:
-    return list(keras.tree.flatten(inputs))
