@@ -5,11 +5,12 @@ from din_layers._augru import AUGRU
 from din_layers._dice import Dice
 from din_layers._gauc import GAUC
 from din_layers._hash_layer import HashLayer
+from din_layers._mini_batch_aware_l2 import MiniBatchAwareL2
 from din_layers._sequence_pooling_layer import SequencePoolingLayer
 from din_layers._vocab_layer import VocabLayer
 from din_layers._weighted_sequence_layer import WeightedSequenceLayer
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 #: For `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`: the classes by
 #: their bare names, as files written by other packages with layers of these names have them.
@@ -21,6 +22,7 @@ custom_objects: dict[str, type] = {
         AttentionPoolingLayer,
         Dice,
         HashLayer,
+        MiniBatchAwareL2,
         SequencePoolingLayer,
         VocabLayer,
         WeightedSequenceLayer,
@@ -33,6 +35,7 @@ __all__ = [
     "AttentionPoolingLayer",
     "Dice",
     "HashLayer",
+    "MiniBatchAwareL2",
     "SequencePoolingLayer",
     "VocabLayer",
     "WeightedSequenceLayer",

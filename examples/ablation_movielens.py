@@ -58,11 +58,9 @@ class Variant:
 
 DECAY = {True: 0.1, False: 1e-3}  # mini-batch aware or not, each the best of its own on validation
 BASE = "din"
-RIVAL = "mean"
-
 VARIANTS = {
     BASE: Variant("DIN: softmax, Dice, mini-batch aware L2, 50 ratings"),
-    RIVAL: Variant("mean pooling", model={"pooling": "mean"}),
+    "mean": Variant("mean pooling", model={"pooling": "mean"}),
     "sum": Variant("sum pooling", model={"pooling": "sum"}),
     "no_softmax": Variant("DIN without softmax", model={"weight_normalization": False}),
     "scale": Variant("DIN, scores / sqrt(dim)", model={"scale": True}),
@@ -317,16 +315,26 @@ def table(rows: Mapping[str, Row]) -> str:
         " part chose.\nGAUC: mean of the users' own AUCs, weighted by their ratings. Seconds of"
         " processor time (not of waiting) per epoch of training."
     )
-    for reference in (RIVAL, BASE):
-        if reference in rows and len(rows) > 1:
-            lines += ["", f"Above {rows[reference].title!r}, seed by seed: mean ± standard error"]
-            lines += [
-                f"{row.title:<{width}}      "
-                + "".join(_gain(row, rows[reference], s) for s in SCORES)
-                for name, row in rows.items()
-                if name != reference
-            ]
+    pairs = [(name, twin) for name in rows if (twin := _mean_pooling_of(name)) in rows]
+    blocks = {"mean pooling, all else the same": pairs}
+    if BASE in rows:
+        blocks[repr(rows[BASE].title)] = [(name, BASE) for name in rows if name != BASE]
+    for reference, compared in blocks.items():
+        if compared:
+            lines += ["", f"Above {reference}, seed by seed: mean ± standard error"]
+        for name, other in compared:
+            gains = "".join(_gain(rows[name], rows[other], score) for score in SCORES)
+            lines.append(f"{rows[name].title:<{width}}      {gains}")
     return "\n".join(lines)
+
+
+def _mean_pooling_of(name: str) -> str | None:
+    """The variant that differs from this one only in pooling by the mean."""
+    wanted = dataclasses.replace(
+        VARIANTS[name], title="", model={**VARIANTS[name].model, "pooling": "mean"}
+    )
+    twins = (n for n, v in VARIANTS.items() if dataclasses.replace(v, title="") == wanted)
+    return next((twin for twin in twins if twin != name), None)
 
 
 def _gain(row: Row, reference: Row, score: str) -> str:

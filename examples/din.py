@@ -21,11 +21,10 @@ import keras
 import numpy as np
 import pandas as pd
 from fresh_program import run_program
-from mini_batch_aware_l2 import MiniBatchAwareL2
 from movielens import RATING_IDS, Examples, Floats, Ints, Longs, MovieLens
 from sklearn.metrics import log_loss, roc_auc_score
 
-from din_layers import AttentionPoolingLayer, Dice, SequencePoolingLayer
+from din_layers import AttentionPoolingLayer, Dice, MiniBatchAwareL2, SequencePoolingLayer
 
 BATCH = 256
 SCORING_BATCH = 2048

@@ -69,6 +69,5 @@ TENSORFLOW_MODULES = (
     "test_gauc",
     "test_hash",
     "test_id",
-    "test_mini_batch",
     "test_vocab",
 )

@@ -270,6 +270,9 @@ LAYERS = {
     "vocab": din_layers.VocabLayer(["a", "b"], mask_value="a"),
     "hash": din_layers.HashLayer(9, mask_value=""),
     "dice": din_layers.Dice(),
+    "augru": din_layers.AUGRU(3),
+    "l2": din_layers.MiniBatchAwareL2([0, 3], 0.1),
+    "gauc": din_layers.GAUC(capacity=9),
     "valid_positions": keras.saving.get_registered_object("din_layers>ValidPositions")(
         sequence_name="keys", companion_name="lengths", hist_mask_value=0
     ),

@@ -44,6 +44,10 @@ SHA256 = {
     "0.2.0/augru.weights.h5": "e6bc33efb4e91d49456dfbfddfbf9169472662c4a0096a93e778509d2248de2c",
     "0.2.0/augru.json": "c2835194c26277118aa92b9532445788b9d68673decddbca52f77594ccf52905",
     "0.2.0/augru.npz": "896b40decda481b72eccf2f29a635fe50751ce2c4c3772d826ea107d937272df",
+    "0.3.0/l2.keras": "12a5577234901862c965eb2337a25d1b126bb1591b368d4bea5452d632b91221",
+    "0.3.0/l2.weights.h5": "b38c75a6889ded06e79b4aef67e7a28a1402462e958660167ee54cfbc23fac90",
+    "0.3.0/l2.json": "aee1b0f571ddbefa88b62e230eb4af079c40c2a1a4c812fd751d430cb4548f95",
+    "0.3.0/l2.npz": "c8fdc3a7ea9ddf548b7f041d6e8d8cec33e78e845ab7545808ca701885c4b5ef",
     "seeds.json": "c3c7248e7e18fe3ed4eed239a6c956aba93df5fbf7973efc84c3264c013cef57",
 }
 SAVED = sorted(name.removesuffix(".keras") for name in SHA256 if name.endswith(".keras"))

@@ -24,6 +24,7 @@ EVERY_LAYER = {
     "dice": lambda: din_layers.Dice(axis=1, momentum=0.5, alpha_initializer="ones"),
     "vocab": lambda: din_layers.VocabLayer(["a", "b\n", ""], mask_value=""),
     "vocab_integers": lambda: din_layers.VocabLayer(np.array([3, 1])),
+    "l2": lambda: din_layers.MiniBatchAwareL2(np.array([0, 7]), np.float32(0.5), mask_value=None),
     "hash": lambda: din_layers.HashLayer(np.int64(9), mask_zero=True, mask_value=""),
     "augru_with_everything": lambda: din_layers.AUGRU(
         np.int64(4),
