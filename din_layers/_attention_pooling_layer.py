@@ -28,13 +28,14 @@ from din_layers._history import (
     wide_dtype,
 )
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
+from din_layers._sequence_layer import SequenceLayer
 from din_layers._valid_positions import valid_positions
 
 _INPUTS = "a list [query, keys] or [query, keys, history_ids]"
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class AttentionPoolingLayer(keras.Layer):
+class AttentionPoolingLayer(SequenceLayer):
     """Pool a history to one vector for each query, by how strongly its events answer the query.
 
     DIN's local activation unit scores every pair of query q and event k by an MLP on
@@ -168,9 +169,13 @@ class AttentionPoolingLayer(keras.Layer):
             self._dense(1),
             dtype=self.dtype_policy,
         )
-        self.score_dropout = keras.layers.Dropout(
-            self.dropout, seed=self.seed, dtype=self.dtype_policy
-        )
+        self.score_dropout = self._score_dropout()
+
+    def _score_dropout(self) -> keras.layers.Dropout:
+        try:
+            return keras.layers.Dropout(self.dropout, seed=self.seed, dtype=self.dtype_policy)
+        except OverflowError as error:  # how large a seed may be is up to the backend
+            raise ValueError(message("seed", "is too large", seed=self.seed)) from error
 
     def _dense(self, units: int) -> keras.layers.Dense:
         return keras.layers.Dense(

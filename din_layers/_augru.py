@@ -18,6 +18,7 @@ from din_layers._checks import (
     message,
 )
 from din_layers._history import History, HistoryReader, Tensor, is_ragged, masks_of
+from din_layers._sequence_layer import SequenceLayer
 from din_layers._valid_positions import valid_positions
 
 _SCORES = "must have shape (batch, time), (batch, time, 1) or (batch, 1, time)"
@@ -45,7 +46,7 @@ class AUGRUCell(keras.layers.GRUCell):
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class AUGRU(keras.Layer):
+class AUGRU(SequenceLayer):
     """GRU with attentional update gate: events change the state as far as their scores say.
 
     For event x and score a of each step, with `*` elementwise and sigmoid as the

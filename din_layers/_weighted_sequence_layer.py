@@ -26,6 +26,7 @@ from din_layers._history import (
     masks_of,
     wide_dtype,
 )
+from din_layers._sequence_layer import SequenceLayer
 from din_layers._valid_positions import valid_positions
 
 
@@ -61,7 +62,7 @@ _SYNONYMS = {True: "softmax", False: None}
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class WeightedSequenceLayer(keras.Layer):
+class WeightedSequenceLayer(SequenceLayer):
     """Multiply each event of a history by its weight.
 
     Args:

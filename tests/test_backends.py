@@ -5,6 +5,7 @@ import importlib.util
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from cases import BACKEND
 from models import click_model, numeric_inputs
 
@@ -70,3 +71,27 @@ def test_what_only_tensorflow_can_do_is_refused_with_a_reason():
     for layer in (din_layers.VocabLayer(["a"]), din_layers.HashLayer(9)):
         with pytest.raises(ValueError, match="TensorFlow"):
             layer(keras.Input((None,), dtype="string"))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there nothing is refused")
+@pytest.mark.parametrize(
+    "layer",
+    [
+        din_layers.AUGRU(2),
+        din_layers.AttentionPoolingLayer([2]),
+        din_layers.SequencePoolingLayer(),
+        din_layers.WeightedSequenceLayer(),
+    ],
+)
+def test_ragged_tensors_and_strings_are_refused_with_a_reason(layer):
+    sequence = np.ones((1, 2, 3), "float32")
+    ragged = tf.RaggedTensor.from_tensor(sequence)
+    strings = np.array([["a", ""]])
+    for wrong in (
+        [ragged, ragged],
+        [sequence, strings, sequence],
+        [sequence, tf.constant(strings), sequence],
+        [sequence, strings.astype(object), sequence],
+    ):
+        with pytest.raises(ValueError, match="strings need the TensorFlow backend"):
+            layer(wrong)

@@ -1,0 +1,33 @@
+"""What the layers over histories share: on other backends they refuse what only TensorFlow has."""
+
+from typing import Any
+
+import keras
+
+from din_layers._checks import message
+from din_layers._history import is_ragged
+
+
+class SequenceLayer(keras.Layer):
+    """A layer whose inputs may be ragged and hold strings, where the backend is TensorFlow."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer, see the class."""
+        if keras.backend.backend() != "tensorflow":
+            # Before Keras converts them, whose errors do not say why it cannot.
+            for x in keras.tree.flatten((args, kwargs)):
+                _check_kind(x)
+        return super().__call__(*args, **kwargs)
+
+
+def _check_kind(x: Any) -> None:
+    dtype = getattr(x, "dtype", None)
+    kind = "ragged" if is_ragged(x) else "strings" if _is_text(dtype) else None
+    if kind:
+        expected = "must be dense numbers: ragged tensors and strings need the TensorFlow backend"
+        received = {"backend": keras.backend.backend(), "inputs_dtype": dtype, "kind": kind}
+        raise ValueError(message("inputs", expected, **received))
+
+
+def _is_text(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "") in ("U", "S", "O") or "string" in str(dtype)
