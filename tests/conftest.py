@@ -14,7 +14,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import keras
 import pytest
 from cases import BACKEND
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # An example may trace or compile a graph, which says nothing about the law: no deadlines.
 COMMON = {
@@ -24,6 +24,10 @@ COMMON = {
 }
 settings.register_profile("default", max_examples=10, derandomize=True, **COMMON)
 settings.register_profile("brief", max_examples=3, derandomize=True, **COMMON)
+# That a mutant fails is enough; the smallest failure takes long to find.
+settings.register_profile(
+    "mutation", max_examples=3, derandomize=True, phases=[Phase.explicit, Phase.generate], **COMMON
+)
 settings.register_profile("deep", max_examples=500, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

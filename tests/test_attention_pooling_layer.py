@@ -370,3 +370,45 @@ def test_bad_arguments(config, error, text):
     with pytest.raises(error) as caught:
         din_layers.AttentionPoolingLayer(**config)
     assert text in str(caught.value)
+
+
+def test_the_defaults():
+    config = din_layers.AttentionPoolingLayer().get_config()
+    expected = {
+        "att_hidden_units": [80, 40],
+        "att_activation": "sigmoid",
+        "weight_normalization": True,
+        "mode": "sum",
+        "hist_mask_value": 0,
+        "scale": False,
+        "skip_padding": False,
+        "dropout": 0.0,
+        "seed": None,
+    }
+    assert {name: config[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_fit_may_choose_xla_unless_the_number_of_events_varies(skip_padding):
+    layer = din_layers.AttentionPoolingLayer(skip_padding=skip_padding)
+    assert layer.supports_jit is not skip_padding
+
+
+@pytest.mark.parametrize("batch", [(2, 2), (2, None), (None, 2)])
+def test_shapes_are_told_before_anything_is_computed(batch):
+    """Every size another number, so that none can stand for another."""
+    pooling = din_layers.AttentionPoolingLayer([4])
+    query, keys = (batch[0], 3, 5), (batch[1], 4, 5)
+    assert pooling.compute_output_shape([query, keys]) == (2, 3, 5)
+    inputs = [keras.KerasTensor(shape) for shape in (query, keys)]
+    output, scores = pooling.compute_output_spec(inputs, return_attention_scores=True)
+    assert (output.shape, scores.shape) == ((2, 3, 5), (2, 3, 4))
+    weighting = din_layers.AttentionPoolingLayer([4], mode="sequence")
+    assert weighting.compute_output_shape([(batch[0], 1, 5), keys]) == (2, 4, 5)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("keys", (5, None)), ("query", (None, 5))])
+def test_the_input_whose_dim_is_unknown_is_named(name, sizes):
+    query, keys = (keras.KerasTensor((None, 1, size)) for size in sizes)
+    with pytest.raises(ValueError, match=f"`{name}` must have a known `dim`"):
+        din_layers.AttentionPoolingLayer()([query, keys])

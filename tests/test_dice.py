@@ -172,6 +172,7 @@ def test_synchronized_replicas_have_the_statistics_of_the_whole_batch():
     ("config", "error", "text"),
     [
         ({"axis": "last"}, TypeError, "`axis` must be an integer. Received: axis='last'"),
+        ({"axis": -9}, ValueError, "`axis` must be at least -8"),
         ({"momentum": 1.5}, ValueError, "`momentum` must lie between 0.0 and 1.0"),
         ({"momentum": None}, TypeError, "`momentum` must be a number"),
         ({"epsilon": -1.0}, ValueError, "`epsilon` must lie between"),
@@ -197,4 +198,12 @@ def test_bad_shapes_leave_the_layer_usable():
     with pytest.raises(TypeError, match="`inputs` must hold numbers"):
         layer(tf.fill((2, 5), "a"))
     with pytest.raises(ValueError, match="`mask` must have shape"):
+        layer(np.ones((2, 5), "float32"), mask=ops.ones((2, 5), "bool"))
+    with pytest.raises(ValueError, match="`mask` must have shape"):
         layer(np.ones((2, 5), "float32"), mask=ops.ones((3,), "bool"))
+
+
+@pytest.mark.parametrize("axis", [-4, 3, 4])
+def test_an_axis_that_the_inputs_lack(axis):
+    with pytest.raises(ValueError, match=f"`inputs` must have .* a known size at axis={axis}"):
+        din_layers.Dice(axis=axis)(np.zeros((2, 4, 3), "float32"))

@@ -176,3 +176,9 @@ def test_bad_arguments(config, error, text):
     with pytest.raises(error) as caught:
         din_layers.SequencePoolingLayer(**config)
     assert text in str(caught.value)
+
+
+def test_the_defaults():
+    config = din_layers.SequencePoolingLayer().get_config()
+    expected = {"mode": "mean", "supports_masking": False, "hist_mask_value": 0}
+    assert {name: config[name] for name in expected} == expected

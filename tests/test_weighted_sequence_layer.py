@@ -190,3 +190,9 @@ def test_synonyms(pair):
     inputs = [SEQUENCE, np.arange(8, dtype="float32").reshape(2, 4)]
     first, second = (din_layers.WeightedSequenceLayer(value)(inputs) for value in pair)
     np.testing.assert_array_equal(first, second)
+
+
+def test_the_defaults():
+    config = din_layers.WeightedSequenceLayer().get_config()
+    expected = {"weight_normalization": True, "supports_masking": False, "hist_mask_value": 0}
+    assert {name: config[name] for name in expected} == expected
