@@ -21,10 +21,11 @@ import keras
 import numpy as np
 import pandas as pd
 from fresh_program import run_program
+from hidden_layers import activation_layer
 from movielens import RATING_IDS, Examples, Floats, Ints, Longs, MovieLens
 from sklearn.metrics import log_loss, roc_auc_score
 
-from din_layers import AttentionPoolingLayer, Dice, MiniBatchAwareL2, SequencePoolingLayer
+from din_layers import AttentionPoolingLayer, MiniBatchAwareL2, SequencePoolingLayer
 
 BATCH = 256
 SCORING_BATCH = 2048
@@ -83,7 +84,7 @@ def build_model(
     """
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    by_name = functools.partial(_activation, synchronized=synchronized)
+    by_name = functools.partial(activation_layer, synchronized=synchronized)
     plain_l2 = film_l2 if film_frequencies is None else 0.0
     films = film_vectors(genre_shares, film_units, genre_units, plain_l2, mask_zero=not ragged)
     decay = None
@@ -185,13 +186,6 @@ def film_vectors(
     # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
     genre_embedding = keras.layers.Dense(genre_units, use_bias=False, name="genre_embedding")
     return lambda ids: [film_embedding(ids), genre_embedding(film_genres(ids))]
-
-
-def _activation(name: str, synchronized: bool) -> keras.Layer:
-    """Make the layer of this activation: "dice", "prelu" or one that Keras has as a function."""
-    if name == "dice":
-        return Dice(synchronized=synchronized)
-    return keras.layers.PReLU() if name == "prelu" else keras.layers.Activation(name)
 
 
 @keras.saving.register_keras_serializable(package="din_layers_examples")

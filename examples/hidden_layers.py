@@ -23,7 +23,7 @@ def hidden_layers(
     Args:
         x: Where they begin, (batch, dim).
         units: The size of each layer.
-        activation: "dice" or one of Keras's; None for none.
+        activation: "dice", "prelu" or one of Keras's; None for none.
         batch_norm: Whether a BatchNormalization stands in front of each activation.
         dropout: The share that is dropped behind each activation.
         l2: Weight decay of the kernels.
@@ -33,7 +33,14 @@ def hidden_layers(
         x = keras.layers.Dense(size, kernel_regularizer=decay)(x)
         if batch_norm:
             x = keras.layers.BatchNormalization()(x)
-        x = Dice()(x) if activation == "dice" else keras.layers.Activation(activation)(x)
+        x = activation_layer(activation)(x)
         if dropout:
             x = keras.layers.Dropout(dropout)(x)
     return x
+
+
+def activation_layer(name: str | None, synchronized: bool = False) -> keras.Layer:
+    """Make the layer of this activation: "dice", "prelu" or one that Keras has as a function."""
+    if name == "dice":
+        return Dice(synchronized=synchronized)
+    return keras.layers.PReLU() if name == "prelu" else keras.layers.Activation(name)
