@@ -268,3 +268,24 @@ def test_bad_arguments(config, error, text):
 def test_the_size_of_an_event_must_be_known():
     with pytest.raises(ValueError, match="`sequence` must have a known `dim`"):
         din_layers.AUGRU(2)([keras.Input((None, None)), keras.Input((None,))])
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+def test_what_it_tells_in_advance_is_one_thing_or_a_list(return_state):
+    """Every size another number, so that none can stand for another."""
+    layer = din_layers.AUGRU(4, return_sequences=True, return_state=return_state)
+    shape = layer.compute_output_shape([(2, 5, 3), (2, 5)])
+    assert shape == (((2, 5, 4), (2, 4)) if return_state else (2, 5, 4))
+    inputs = [np.ones((2, 5, 3), "float32"), np.ones((2, 5), "float32")]
+    mask = ops.convert_to_tensor(np.arange(5) < np.array([[2], [0]]))
+    masks = layer.compute_mask(inputs, [mask, None])
+    assert isinstance(masks, list) is return_state
+    np.testing.assert_array_equal(masks[0] if return_state else masks, mask)
+
+
+@pytest.mark.parametrize("dim", [2, 4])
+def test_an_event_of_another_size_than_the_layer_was_built_with(dim):
+    layer = din_layers.AUGRU(2)
+    layer.build([(None, None, 3), (None, None)])
+    with pytest.raises(ValueError, match="`sequence` must have the `dim` that the layer was built"):
+        layer([np.ones((1, 2, dim), "float32"), np.ones((1, 2), "float32")])

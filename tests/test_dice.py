@@ -98,6 +98,20 @@ def test_a_batch_without_positions_leaves_the_statistics():
             np.testing.assert_array_equal(statistics(layer), old)
 
 
+def test_a_batch_of_nothing_but_padding_leaves_the_statistics():
+    layer = built()
+    old = statistics(layer)
+    output = layer(np.ones((2, 4, 3), "float32"), training=True, mask=ops.zeros((2, 4), "bool"))
+    np.testing.assert_array_equal(output, np.zeros((2, 4, 3)))
+    np.testing.assert_array_equal(statistics(layer), old)
+
+
+def test_there_may_be_many_channels():
+    layer = din_layers.Dice()
+    for _ in range(2):  # the second time the channels are compared with those of the first
+        assert layer(np.ones((1, 300), "float32")).shape == (1, 300)
+
+
 def test_a_frozen_layer_runs_in_inference_mode():
     layer = built()
     layer.trainable = False

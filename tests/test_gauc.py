@@ -187,6 +187,7 @@ def test_bad_arguments(capacity, error, text):
     [
         ((4,), (4,), None, "`y_true` must have shape (batch, 2): label and user id. Received: "),
         ((4, 1), (4, 1), None, "y_true.shape=(4, 1), y_pred.shape=(4, 1)"),
+        ((4, 3), (4, 1), None, "`y_true` must have shape (batch, 2)"),
         ((4, 2), (4, 2), None, "`y_pred` must have shape (batch,) or (batch, 1)"),
         ((4, 2), (4, 1, 1), None, "`y_pred` must have shape"),
         ((4, 2), (3, 1), None, "`y_pred` must have the `batch` of `y_true`"),
@@ -199,4 +200,16 @@ def test_bad_shapes_leave_the_metric_usable(y_true, y_pred, weight, text):
         metric.update_state(np.zeros(y_true), np.zeros(y_pred), weight)
     assert text in str(caught.value)
     fed(metric, *columns([(1, 5, 0.5), (0, 5, 0.2)]))
+    assert float(metric.result()) == 1
+
+
+def test_a_batch_may_be_of_unknown_size_on_one_side():
+    metric = din_layers.GAUC(4)
+    unknown, known = tf.TensorSpec((None, 2)), tf.TensorSpec((2,))
+
+    @tf.function(input_signature=[unknown, known], autograph=False)
+    def update(y_true, y_pred):
+        metric.update_state(y_true, y_pred)
+
+    update(np.float32([[1, 5], [0, 5]]), np.float32([0.5, 0.2]))
     assert float(metric.result()) == 1

@@ -65,6 +65,17 @@ def test_a_ragged_mask_or_ids_can_cut_a_ragged_sequence_further():
     np.testing.assert_array_equal(layer([ragged, np.array([1, 1, 1])])[:, 0, 0], [1, 0, 8])
 
 
+@pytest.mark.parametrize("dim", [1, 5])
+def test_ragged_ids_or_a_ragged_mask_beside_a_dense_sequence(dim):
+    """What the rows of the ids leave out is not valid; `dim` is another number than the time."""
+    ids = tf.ragged.constant([[5, 0], [], [5, 5, 5]])
+    sequence = np.ones((3, 4, dim), "float32")
+    layer = din_layers.SequencePoolingLayer("sum")
+    expected = np.float32([1, 0, 3])[:, None, None] * np.ones((1, 1, dim))
+    np.testing.assert_array_equal(layer([sequence, ids]), expected)
+    np.testing.assert_array_equal(layer(sequence, mask=ids > 0), expected)
+
+
 def test_embedding_of_ragged_ids_with_mask_zero():
     ids = tf.ragged.constant([[1, 0, 2], []], dtype="int32")
     embedding = keras.layers.Embedding(3, 2, mask_zero=True)
