@@ -311,7 +311,8 @@ class AttentionPoolingLayer(SequenceLayer):
 
 
 def _query_and_keys(input_shape: Any) -> tuple[Shape, Shape]:
-    if len(input_shape) < 2 or not isinstance(input_shape[0], list | tuple):
+    several = isinstance(input_shape, list | tuple) and len(input_shape) > 1
+    if not several or not isinstance(input_shape[0], list | tuple):
         raise ValueError(message("inputs", f"must be {_INPUTS}", input_shape=input_shape))
     query, keys, *_ = input_shape
     return tuple(query), tuple(keys)

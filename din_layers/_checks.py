@@ -139,6 +139,8 @@ def check_ragged(name: str, x: Any, rows_of: Any = None) -> None:
 
 def as_list(inputs: Any, least: int, expected: str) -> list[Any]:
     """Return the inputs of a layer, which may be one tensor, if there are at least `least`."""
+    if isinstance(inputs, dict):
+        raise ValueError(message("inputs", f"must be {expected}", keys=list(inputs)))
     tensors: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
     if len(tensors) < least:
         shapes = [tuple(x.shape) for x in tensors]

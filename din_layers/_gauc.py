@@ -33,8 +33,8 @@ class GAUC(keras.metrics.Metric):
         sample_weight: Must be None.
 
     Output shape:
-        A scalar. NaN if no user has both labels, a prediction is NaN, or more samples came than
-        `capacity`.
+        A scalar. NaN if no user has both labels, a prediction is NaN, a label is not 0 or 1, an id
+        is no integer or does not fit into int32, or more samples came than `capacity`.
 
     Raises:
         ValueError: A `capacity` below 1, a wrong shape, or sample weights.
@@ -79,12 +79,17 @@ class GAUC(keras.metrics.Metric):
         """Keep the samples of a batch."""
         y_true, y_pred = ops.convert_to_tensor(y_true), ops.convert_to_tensor(y_pred)
         _check(y_true, y_pred, sample_weight)
+        labels, users = ops.cast(y_true[:, 0] > 0, "int32"), ops.cast(y_true[:, 1], "int32")
+        # What is no label or no user id would give a plausible number, swapped columns for one.
+        kept = ops.stack([labels, users], axis=1)
+        faithful = ops.all(ops.cast(kept, y_true.dtype) == y_true, axis=1)
         scores = ops.reshape(ops.cast(y_pred, "float32"), (-1,))
+        scores = ops.where(faithful, scores, float("nan"))
         number = ops.shape(scores)[0]
         places = ops.minimum(self.count + ops.arange(number, dtype="int32"), self.capacity)
         for state, values in (
-            (self.labels, ops.cast(y_true[:, 0] > 0, "int32")),
-            (self.users, ops.cast(y_true[:, 1], "int32")),
+            (self.labels, labels),
+            (self.users, users),
             (self.scores, scores),
         ):
             state.assign(ops.scatter_update(state, places[:, None], values))

@@ -385,6 +385,8 @@ class HistoryReader:
         strings = isinstance(self.hist_mask_value, str) and not lengths
         if not (dtype == "string" if strings else "int" in dtype):
             expected = "must be strings like `hist_mask_value`" if strings else "must be integers"
+            if dtype == "string" and not lengths:
+                expected += ", or strings if `hist_mask_value` is one"
             if dtype == "bool":
                 expected += " (a mask goes into `mask`)"
             received = {f"{name}_dtype": dtype, f"{name}_shape": shape}

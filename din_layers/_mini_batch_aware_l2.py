@@ -28,7 +28,9 @@ class MiniBatchAwareL2(keras.Layer):
     writes into the gradient, is `2 * l2`.
 
     Args:
-        frequencies: How often each id, 0 first, stands in the training data. 0 counts as 1.
+        frequencies: How often each id, 0 first, stands in the training data: as many numbers as the
+            embedding has rows, `np.bincount(all_ids.ravel(), minlength=rows)` for one. 0 counts
+            as 1. They are part of the saved config.
         l2: The weight of the penalty.
         mask_value: The id of padding, whose row is not penalised; `None` if no id is padding.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
@@ -36,13 +38,16 @@ class MiniBatchAwareL2(keras.Layer):
     Call arguments:
         vectors: Float (..., dim), the rows that an embedding gave for `ids`, unchanged: no dropout
             and no normalisation in between. Dense or `tf.RaggedTensor`. Where one table embeds
-            several inputs, a list of them all, so that a row in two of them counts once.
+            several inputs, a list of them all, so that a row in two of them counts once. Another
+            table needs a layer of its own.
         ids: Integers (...), any shape, each from 0 to `len(frequencies) - 1`; a list if `vectors`
             is one.
 
+    Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
+    penalty with it. The penalty is part of the loss in `evaluate`, too.
+
     Output shape:
-        `vectors`, masks included. A layer whose output nobody uses is not part of a Keras model, so
-        go on with these.
+        `vectors`, masks included. The penalty is NaN if an id has no frequency.
 
     Raises:
         ValueError: An argument out of range, or shapes that do not belong together.
@@ -86,7 +91,7 @@ class MiniBatchAwareL2(keras.Layer):
 
     def call(self, vectors: Any, ids: Any) -> Any:
         self._check(vectors, ids)
-        flat_ids = [ops.reshape(_values(x), (-1,)) for x in keras.tree.flatten(ids)]
+        flat_ids = [_flat(x) for x in keras.tree.flatten(ids)]
         squares = [
             self._squares(_values(x), x_ids)
             for x, x_ids in zip(keras.tree.flatten(vectors), flat_ids, strict=True)
@@ -108,8 +113,11 @@ class MiniBatchAwareL2(keras.Layer):
         order = ops.argsort(ids)
         ids, squares = ops.take(ids, order), ops.take(squares, order)
         first = ops.concatenate([ops.ones_like(ids[:1], "bool"), ids[1:] != ids[:-1]])
-        rates = ops.take(ops.convert_to_tensor(self._rates, squares.dtype), ids)
-        return ops.sum(select(first, rates * squares))
+        known = ops.logical_and(ids >= 0, ids < len(self._rates))
+        # Some gathers clip what is out of range, some fail: it is told from a penalty of NaN.
+        rates = ops.take(ops.convert_to_tensor(self._rates, squares.dtype), select(known, ids))
+        penalties = ops.where(known, rates * squares, ops.cast(float("nan"), squares.dtype))
+        return ops.sum(select(first, penalties))
 
     def compute_output_spec(self, vectors: Any, ids: Any) -> Any:
         self._check(vectors, ids)
@@ -120,9 +128,16 @@ class MiniBatchAwareL2(keras.Layer):
     def _check(self, vectors: Any, ids: Any) -> None:
         all_vectors, all_ids = keras.tree.flatten(vectors), keras.tree.flatten(ids)
         shapes = [[tuple(x.shape) for x in tensors] for tensors in (all_vectors, all_ids)]
-        if len(all_vectors) != len(all_ids) or not all(map(_belong_together, *shapes)):
-            received = {"vectors_shape": shapes[0], "ids_shape": shapes[1]}
-            raise ValueError(message("vectors", "must have shape (..., dim) for ids", **received))
+        received = {"vectors_shape": shapes[0], "ids_shape": shapes[1]}
+        if not all_ids or len(all_vectors) != len(all_ids) or not all(map(_are_alike, *shapes)):
+            expected = "must be one tensor (..., dim) for each tensor (...) of `ids`"
+            raise ValueError(message("vectors", expected, **received))
+        if [is_ragged(x) for x in all_vectors] != [is_ragged(x) for x in all_ids]:
+            expected = "must be ragged if and only if `ids` are"
+            raise TypeError(message("vectors", expected, **received))
+        if len({shape[-1] for shape in shapes[0]}) > 1:
+            expected = "must be rows of one table, of one `dim`"
+            raise ValueError(message("vectors", expected, **received))
         for x in all_ids:
             dtype = keras.backend.standardize_dtype(x.dtype)
             if "int" not in dtype:
@@ -143,17 +158,28 @@ def _check_frequencies(value: Any) -> npt.NDArray[Any]:
     except ValueError:  # rows of several lengths
         frequencies = np.asarray(None)
     if frequencies.dtype.kind not in "iuf":
-        raise TypeError(message("frequencies", "must be numbers", frequencies=value))
-    if frequencies.ndim != 1 or not (np.isfinite(frequencies) & (frequencies >= 0)).all():
+        expected = "must be a list or an array of numbers"
+        raise TypeError(message("frequencies", expected, frequencies=value))
+    if (
+        frequencies.ndim != 1
+        or not frequencies.size
+        or not (np.isfinite(frequencies) & (frequencies >= 0)).all()
+    ):
         expected = "must be one number, 0 or more, for each id"
         raise ValueError(message("frequencies", expected, frequencies=value))
     return frequencies
 
 
-def _belong_together(vectors: tuple[int | None, ...], ids: tuple[int | None, ...]) -> bool:
+def _are_alike(vectors: tuple[int | None, ...], ids: tuple[int | None, ...]) -> bool:
     """Is the first shape the second one with one more axis, as far as sizes are known?"""
     sizes = zip(vectors, ids, strict=False)
     return len(vectors) == len(ids) + 1 and all(a == b or None in (a, b) for a, b in sizes)
+
+
+def _flat(ids: Any) -> Tensor:
+    """All ids (n,), as a type that every gather takes."""
+    wide = "64" in keras.backend.standardize_dtype(ids.dtype)
+    return ops.reshape(ops.cast(_values(ids), "int64" if wide else "int32"), (-1,))
 
 
 def _values(x: Any) -> Any:

@@ -215,6 +215,7 @@ def test_the_mask_goes_on_from_a_weighted_sequence_only():
 SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
+    ("dict", lambda q, k, i: {"q": q, "k": k}, ValueError, "`inputs` must be a list [query, keys]"),
     ("string query", lambda q, k, i: [q.astype(str), k], TypeError, "`query` must hold numbers"),
     (
         "2-D query",
@@ -256,7 +257,7 @@ SHAPES = [
         "string ids",
         lambda q, k, i: [q, k, i.astype(str)],
         TypeError,
-        "`history_ids` must be integers. "
+        "`history_ids` must be integers, or strings if `hist_mask_value` is one. "
         "Received: history_ids.dtype='string', history_ids.shape=(4, 5)",
     ),
 ]

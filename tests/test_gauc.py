@@ -213,3 +213,27 @@ def test_a_batch_may_be_of_unknown_size_on_one_side():
 
     update(np.float32([[1, 5], [0, 5]]), np.float32([0.5, 0.2]))
     assert float(metric.result()) == 1
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [[5, 1], [2, 5], [-1, 5], [0.5, 5], [np.nan, 5], [1, 5.5], [1, 2.0**40], [1, np.nan]],
+    ids=str,
+)
+def test_what_is_no_label_or_no_user_gives_no_plausible_result(wrong):
+    """Swapped columns, ratings, ids that int32 would cut off."""
+    metric = din_layers.GAUC(9)
+    right = [[1, 5], [0, 5]]
+    metric.update_state(np.float64(right), np.array([0.5, 0.2]))
+    assert float(metric.result()) == 1
+    metric.update_state(np.float64([wrong]), np.array([0.1]))
+    assert np.isnan(metric.result())
+    metric.reset_state()
+    metric.update_state(np.array(right), np.array([0.5, 0.2]))
+    assert float(metric.result()) == 1
+
+
+def test_users_that_do_not_fit_give_no_plausible_result():
+    metric = din_layers.GAUC(9)
+    metric.update_state(np.array([[1, 5], [0, 5 + 2**32]]), np.array([0.5, 0.2]))
+    assert np.isnan(metric.result())

@@ -174,12 +174,17 @@ def test_it_is_saved_and_cloned_with_its_frequencies(tmp_path):
     ("arguments", "text"),
     [
         (([[1.0]],), "`frequencies` must be one number, 0 or more, for each id"),
+        (([],), "`frequencies` must be one number, 0 or more, for each id"),
+        (({0: 1},), "`frequencies` must be a list or an array of numbers"),
         (([1, -1],), "Received: frequencies=[1, -1]"),
         (([1, np.nan],), "`frequencies` must be one"),
         (([1, np.inf],), "`frequencies` must be one"),
-        (([[1], [1, 2]],), "`frequencies` must be numbers"),
-        ((["a"],), "`frequencies` must be numbers. Received: frequencies=['a']"),
-        ((None,), "`frequencies` must be numbers"),
+        (([[1], [1, 2]],), "`frequencies` must be a list or an array of numbers"),
+        (
+            (["a"],),
+            "`frequencies` must be a list or an array of numbers. Received: frequencies=['a']",
+        ),
+        ((None,), "`frequencies` must be a list or an array of numbers"),
         (([1], -0.1), "`l2` must lie between 0.0 and"),
         (([1], np.nan), "`l2` must lie between"),
         (([1], "l2"), "`l2` must be a number"),
@@ -196,13 +201,39 @@ def test_bad_arguments(arguments, text):
 
 def test_bad_inputs_leave_the_layer_usable():
     layer = MiniBatchAwareL2([1, 1])
-    with pytest.raises(ValueError, match=r"`vectors` must have shape \(..., dim\) for ids"):
+    with pytest.raises(ValueError, match=r"`vectors` must be one tensor \(..., dim\) for each"):
         layer(np.ones((2, 3)), np.ones((2, 3), int))
     with pytest.raises(ValueError, match=r"vectors.shape=\[\(4, 5, 3\)\], ids.shape=\[\(4, 6\)\]"):
         layer(np.ones((4, 5, 3)), np.ones((4, 6), int))
-    with pytest.raises(ValueError, match="`vectors` must have"):
+    with pytest.raises(ValueError, match="`vectors` must be one tensor"):
         layer([np.ones((2, 3))], [np.ones(2, int), np.ones(2, int)])
     with pytest.raises(TypeError, match=r"`ids` must be integers. Received: ids.dtype='float32'"):
         layer(np.ones((2, 3)), np.ones(2))
     layer(np.ones((2, 3)), np.ones(2, int))
     assert float(layer.losses[0]) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("jit_compile", [False] if BACKEND == "torch" else [False, True])
+@pytest.mark.parametrize("wrong", [-1, ROWS])
+def test_an_id_without_a_frequency_gives_no_plausible_loss(wrong, jit_compile):
+    vectors, ids = keras.Input((None, DIM)), keras.Input((None,), dtype="int32")
+    model = keras.Model([vectors, ids], MiniBatchAwareL2([1] * ROWS)(vectors, ids))
+    model.compile(loss=lambda y_true, y_pred: 0.0 * y_pred, jit_compile=jit_compile)
+    for row, defined in (([1, ROWS - 1], True), ([1, wrong], False)):
+        inputs = [np.ones((1, 2, DIM)), np.array([row])]
+        assert np.isfinite(model.evaluate(inputs, np.ones((1, 2, DIM)), verbose=0)) == defined
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "uint16", "int64"])
+def test_ids_of_any_integer_type(dtype):
+    layer = MiniBatchAwareL2([1, 1, 4], 1.0)
+    layer(np.ones((3, DIM)), np.array([2, 1, 2], dtype))
+    assert float(layer.losses[0]) == pytest.approx(DIM * (1 + 1 / 4))
+
+
+def test_what_cannot_come_from_one_table():
+    layer, ids = MiniBatchAwareL2([1, 1]), np.ones((1, 1), int)
+    with pytest.raises(ValueError, match="`vectors` must be rows of one table, of one `dim`"):
+        layer([np.ones((1, 1, 2)), np.ones((1, 1, 3))], [ids, ids])
+    with pytest.raises(TypeError, match="`vectors` must be ragged if and only if `ids` are"):
+        layer(np.ones((1, 1, 2)), tf.RaggedTensor.from_tensor(ids))

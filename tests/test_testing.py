@@ -201,6 +201,7 @@ def test_bad_functions(apply, error, text):
     ("options", "error", "text"),
     [
         ({"invariants": ["unknown"]}, ValueError, r"`invariants` must be among .*'unknown'"),
+        ({"invariants": []}, ValueError, "`invariants` must name at least one"),
         ({"invariants": "empty_history"}, TypeError, r"`invariants` must be a list of names"),
         ({"dim": 0}, ValueError, "`dim` must be at least 1"),
         ({"max_time": 0}, ValueError, "`max_time` must be at least 1"),
@@ -283,6 +284,20 @@ def test_an_order_is_found_in_ids():
     check_ids(model, max_examples=5)
     with pytest.raises(MaskingError, match=r"^permutation_invariance: "):
         check_ids(model, invariants=["permutation_invariance"])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_inputs_need_no_names(others):
+    history = keras.Input((None,), dtype="int32")
+    keys = keras.layers.Embedding(9, DIM, mask_zero=True)(history)
+    output = din_layers.SequencePoolingLayer("mean")(keys)
+    inputs = [history]
+    for _ in range(others):
+        inputs.append(keras.Input((1,), dtype="int32"))
+        output = output + keras.layers.Embedding(9, DIM)(inputs[-1])
+    check_ids(keras.Model(inputs, output), max_examples=3)
+    with pytest.raises(MaskingError, match=r"^empty_history: "):
+        check_ids(keras.Model(inputs, output + ops.sum(keys)), invariants=["empty_history"])
 
 
 def test_weights_beside_the_ids_are_part_of_the_history():

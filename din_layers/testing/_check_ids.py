@@ -120,28 +120,30 @@ def inputs_of(model: Any) -> list[ModelInput]:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         expected = "must be a functional or sequential Keras model with inputs"
         raise TypeError(message("model", expected, model=model))
-    consumers = _consumers(model)
     return [
         ModelInput(
             x.name,
             tuple(x.shape),
             x.dtype,
-            tuple(c for c in consumers.get(x.name, ()) if isinstance(c, keras.layers.Embedding)),
+            tuple(layer for layer in consumers if isinstance(layer, keras.layers.Embedding)),
         )
-        for x in model.inputs
+        for x, consumers in zip(model.inputs, _consumers(model), strict=True)
     ]
 
 
-def _consumers(model: keras.Model) -> dict[str, list[keras.Layer]]:
-    """Return, by the name of an input, the layers that are called on it."""
+def _consumers(model: keras.Model) -> list[list[keras.Layer | None]]:
+    """Return, for each input, the layers that are called on it."""
     if isinstance(model, keras.Sequential):
-        return {model.inputs[0].name: model.layers[:1]}
+        return [list(model.layers[:1])]
     layers = {layer.name: layer for layer in model.layers}  # the graph has plain operations too
-    consumers: dict[str, list[keras.Layer]] = {}
-    for operation in model.get_config()["layers"]:
+    config = model.get_config()
+    consumers: dict[str, list[keras.Layer | None]] = {}
+    for operation in config["layers"]:
         for source in _histories_in(operation["inbound_nodes"]):
             consumers.setdefault(source, []).append(layers.get(operation["name"]))
-    return consumers
+    # Triples: the name of the input's layer, which is not that of the input, and two numbers.
+    names = keras.tree.flatten(config["input_layers"])[::3]
+    return [consumers.get(name, []) for name in names]
 
 
 def _histories_in(config: Any) -> Iterator[str]:

@@ -19,6 +19,8 @@ def chosen(
         return [name for name in default if applies(name, subject)]
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise TypeError(message("invariants", "must be a list of names", invariants=names))
+    if not names:
+        raise ValueError(message("invariants", "must name at least one", invariants=names))
     if unknown := [name for name in names if name not in known]:
         raise ValueError(message("invariants", f"must be among {tuple(known)}", unknown=unknown))
     if idle := [name for name in names if not applies(name, subject)]:
