@@ -413,3 +413,14 @@ def test_the_input_whose_dim_is_unknown_is_named(name, sizes):
     query, keys = (keras.KerasTensor((None, 1, size)) for size in sizes)
     with pytest.raises(ValueError, match=f"`{name}` must have a known `dim`"):
         din_layers.AttentionPoolingLayer()([query, keys])
+
+
+@pytest.mark.parametrize("dim", [3, 40])
+def test_ragged_keys_wide_and_narrow(dim):
+    """Which way the first layer goes depends on the time of padded keys, and on nothing else."""
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys = np.ones((2, 1, dim), "float32"), np.ones((2, 5, dim), "float32")
+    keys[0, 1:4] = np.linspace(-1, 1, 3 * dim).reshape(3, dim)
+    lengths = np.array([4, 2])
+    ragged = tf.RaggedTensor.from_tensor(keys, lengths)
+    np.testing.assert_allclose(layer([query, ragged]), layer([query, keys, lengths]), **CLOSE)

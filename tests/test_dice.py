@@ -158,22 +158,28 @@ x = np.random.default_rng(0).normal(1, 2, (8, 5, 3)).astype("float32")
 mask = np.random.default_rng(1).random((8, 5)) < 0.6
 mask[:4] &= np.arange(5) < 1  # the first replica sees far fewer events than the second
 
-def run(synchronized):
-    layer = din_layers.Dice(synchronized=synchronized, momentum=0.5)
-    layer.build((None, None, 3))
+def run(synchronized, axis):
+    layer = din_layers.Dice(axis=axis, synchronized=synchronized, momentum=0.5)
+    layer.build((None, 5, 3))
     return layer, lambda x, mask: layer(x, training=True, mask=mask)
 
-layer, call = run(False)
-call(x, tf.constant(mask))
-whole = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+def agrees(layer, whole):
+    statistics = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    return all(np.allclose(a, b, rtol=1e-5) for a, b in zip(statistics, whole))
+
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-with strategy.scope():
-    layer, call = run(True)
 parts = tf.data.Dataset.from_tensor_slices((x, mask)).batch(8)
-for batch in strategy.experimental_distribute_dataset(parts):
-    tf.function(lambda batch: strategy.run(call, batch))(batch)
-np.testing.assert_allclose(layer.moving_mean.numpy(), whole[0], rtol=1e-5)
-np.testing.assert_allclose(layer.moving_variance.numpy(), whole[1], rtol=1e-5)
+for axis in (-1, 1):
+    layer, call = run(False, axis)
+    call(x, tf.constant(mask))
+    whole = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    for synchronized in (True, False):
+        with strategy.scope():
+            layer, call = run(synchronized, axis)
+        for batch in strategy.experimental_distribute_dataset(parts):
+            tf.function(lambda batch: strategy.run(call, batch))(batch)
+        # Else each replica has a mean of its own, and the layer keeps their mean.
+        assert agrees(layer, whole) == synchronized, (axis, synchronized)
 print("same")
 """
 
