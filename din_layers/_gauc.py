@@ -18,8 +18,8 @@ class GAUC(keras.metrics.Metric):
     one label have no AUC and are left out. A tie counts as one half.
 
     The result is exact, not binned: the metric keeps all samples since the last reset. Keras asks
-    for it after every batch, and each time they are sorted, which takes 10 ms for a `capacity` of
-    20,000 and 0.4 s for one of a million on a CPU: give it validation data, not training data.
+    for it after every batch, and each time all `capacity` places are sorted: give it validation
+    data, not training data.
 
     Args:
         capacity: The most samples between two resets: of one epoch, or of the validation data.
