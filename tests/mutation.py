@@ -1,7 +1,7 @@
 """Mutation testing of the numeric files: does a test fail for every small change of the code?
 
     pip install -e ".[dev]"
-    python tests/mutation.py                        # every change: a night
+    python tests/mutation.py                        # every change: about three hours
     python tests/mutation.py --sample 500           # so many, drawn with a fixed seed
     python tests/mutation.py --only _dice --jobs 2
     python tests/mutation.py --report               # the score so far, and what survived
@@ -29,7 +29,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "din_layers"
-# The laws about numbers; those about padding, which take longer, find little that these do not.
+# The laws about numbers; those about padding take several times as long.
 LAWS = [
     f"test_laws.py::test_{law}"
     for law in (
