@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from din_layers._checks import (
@@ -44,12 +45,14 @@ def _divide_by_norm(history: History, weights: Tensor) -> Tensor:
 
 
 def _relative(history: History, weights: Tensor) -> Tensor:
-    """Divide by the largest weight, so that no sum overflows and no square vanishes.
+    """Divide by about the largest weight, so that no sum overflows and no square vanishes.
 
     The normalised weights, and so their gradients, do not depend on this divisor.
     """
     top = ops.stop_gradient(history.max(ops.abs(weights)))
-    return ops.divide_no_nan(weights, history.spread(top))
+    # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
+    largest = np.finfo(keras.backend.standardize_dtype(weights.dtype)).max / 2**8
+    return ops.divide_no_nan(weights, history.spread(ops.minimum(top, largest)))
 
 
 _NORMALISE: dict[str | None, Callable[[History, Tensor], Tensor]] = {

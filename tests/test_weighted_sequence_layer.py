@@ -59,8 +59,9 @@ def looked_up(batch, combiner, weighted):
     return result
 
 
-def test_weights_whose_sum_overflows():
-    weights = np.full((1, 50), 1.5e38, "float32")
+@pytest.mark.parametrize("weight", [3.4e38, 9e37, 1.0, 2e-38])
+def test_weights_whose_sum_overflows_or_whose_squares_vanish(weight):
+    weights = np.full((1, 50), weight, "float32")
     for norm, share in (("sum", 1 / 50), ("sqrtn", 50**-0.5)):
         output = din_layers.WeightedSequenceLayer(norm)([np.ones((1, 50, 1)), weights])
         np.testing.assert_allclose(output, np.full((1, 50, 1), share), rtol=1e-6)
