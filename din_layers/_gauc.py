@@ -86,7 +86,8 @@ class GAUC(keras.metrics.Metric):
         scores = ops.reshape(ops.cast(y_pred, "float32"), (-1,))
         scores = ops.where(faithful, scores, float("nan"))
         number = ops.shape(scores)[0]
-        places = ops.minimum(self.count + ops.arange(number, dtype="int32"), self.capacity)
+        # Below 0 because Keras traces metrics on PyTorch with memory that no one has written.
+        places = ops.clip(self.count + ops.arange(number, dtype="int32"), 0, self.capacity)
         for state, values in (
             (self.labels, labels),
             (self.users, users),

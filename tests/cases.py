@@ -9,13 +9,13 @@ import keras
 import numpy as np
 import oracles
 import pytest
+from backend import BACKEND
 from keras import ops
 from strategies import DIM, Batch
 
 import din_layers
 from din_layers.testing import DEFAULT_INVARIANTS
 
-BACKEND = keras.backend.backend()
 NO_EVENT = 0  # the id of an invalid position
 STRING_NO_EVENT = "none"
 SCORES = 8  # AUGRU's scores are the weights, 0 to 8, over this: its scores lie between 0 and 1

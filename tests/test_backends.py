@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import BACKEND
+from backend import BACKEND
 from models import click_model, numeric_inputs
 
 import din_layers

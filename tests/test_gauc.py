@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from backend import BACKEND, needs_tensorflow, recording
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
@@ -82,6 +83,7 @@ def test_it_equals_scikit_learn_user_by_user(users):
     )
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_graphs_give_the_same(jit_compile):
     label, user, score = drawn_log(30, 4)
@@ -134,11 +136,12 @@ def expected_of(model, x, y):
 
 def test_under_fit_it_is_that_of_all_samples_of_the_epoch():
     model, x, y = model_and_data()
-    history = model.fit(x, y, epochs=2, batch_size=16, validation_data=(x, y), verbose=0).history[
-        "val_by_user_gauc"
-    ]
+    with recording():
+        history = model.fit(x, y, epochs=2, batch_size=16, validation_data=(x, y), verbose=0)
     # The second epoch starts from nothing.
-    assert history[-1] == pytest.approx(expected_of(model, x, y), **CLOSE)
+    assert history.history["val_by_user_gauc"][-1] == pytest.approx(
+        expected_of(model, x, y), **CLOSE
+    )
     model.evaluate(x, y, batch_size=7, verbose=0)
 
 
@@ -147,6 +150,9 @@ import sys
 import numpy as np
 import din_layers
 import keras
+if keras.backend.backend() == "torch":
+    import torch
+    torch.use_deterministic_algorithms(True)  # fills memory that no one has written yet
 model = keras.models.load_model(sys.argv[1])
 with np.load(sys.argv[2]) as data:
     y = {"click": data["by_user"][:, :1], "by_user": data["by_user"]}
@@ -156,7 +162,8 @@ with np.load(sys.argv[2]) as data:
 
 def test_a_compiled_model_is_saved_with_it(tmp_path):
     model, x, y = model_and_data()
-    model.fit(x, y, verbose=0)
+    with recording():
+        model.fit(x, y, verbose=0)
     model.save(tmp_path / "model.keras")
     np.savez(tmp_path / "data.npz", x=x, by_user=y["by_user"])
     printed = run_fresh(LOADED, tmp_path / "model.keras", tmp_path / "data.npz")
@@ -203,6 +210,7 @@ def test_bad_shapes_leave_the_metric_usable(y_true, y_pred, weight, text):
     assert float(metric.result()) == 1
 
 
+@needs_tensorflow
 def test_a_batch_may_be_of_unknown_size_on_one_side():
     metric = din_layers.GAUC(4)
     unknown, known = tf.TensorSpec((None, 2)), tf.TensorSpec((2,))
@@ -227,13 +235,14 @@ def test_what_is_no_label_or_no_user_gives_no_plausible_result(wrong):
     metric.update_state(np.float64(right), np.array([0.5, 0.2]))
     assert float(metric.result()) == 1
     metric.update_state(np.float64([wrong]), np.array([0.1]))
-    assert np.isnan(metric.result())
+    assert np.isnan(float(metric.result()))
     metric.reset_state()
     metric.update_state(np.array(right), np.array([0.5, 0.2]))
     assert float(metric.result()) == 1
 
 
+@pytest.mark.skipif(BACKEND == "jax", reason="JAX itself cuts off what int32 cannot hold")
 def test_users_that_do_not_fit_give_no_plausible_result():
     metric = din_layers.GAUC(9)
     metric.update_state(np.array([[1, 5], [0, 5 + 2**32]]), np.array([0.5, 0.2]))
-    assert np.isnan(metric.result())
+    assert np.isnan(float(metric.result()))

@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from backend import needs_tensorflow
 from farmhash import fingerprint64
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -122,6 +123,7 @@ def test_minus_one_may_be_written_as_a_float():
         assert (layer(values).numpy() == 0).tolist() == [True, False]
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("policy", ["float32", "float64", "mixed_float16", "mixed_bfloat16"])
 def test_no_dtype_policy_rounds_an_id(policy):
     keras.config.set_dtype_policy(policy)
@@ -196,6 +198,7 @@ def test_wrong_arguments(kwargs, error, message):
         HashLayer(**{"num_buckets": 10, **kwargs})
 
 
+@needs_tensorflow
 @pytest.mark.parametrize(
     ("mask_value", "dtype"),
     [
@@ -223,6 +226,7 @@ def test_a_mask_value_that_can_never_be_met(mask_value, dtype):
     assert layer(np.array([mask_value])).numpy().tolist() == [0]
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("dtype", ["bool", "complex64"])
 def test_inputs_that_are_no_ids(dtype):
     layer = HashLayer(10)

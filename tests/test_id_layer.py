@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from backend import needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -116,6 +117,7 @@ def test_a_sparse_tensor_keeps_its_static_shape(kind):
     assert ids.shape.as_list() == [None, 3]
 
 
+@needs_tensorflow
 @each_layer
 @pytest.mark.parametrize("container", ["dense", "ragged", "sparse"])
 def test_a_functional_model_predicts_what_the_layer_gives(kind, container):
@@ -171,6 +173,7 @@ def test_empty_lists_have_no_dtype_to_be_wrong(kind, empty):
     assert tuple(ids.shape) == np.shape(empty)
 
 
+@needs_tensorflow
 @each_layer
 def test_the_mask_goes_on(kind):
     dtype, values = VALUES[kind]
@@ -179,6 +182,7 @@ def test_the_mask_goes_on(kind):
     np.testing.assert_array_equal(LAYERS[kind]()(inputs, mask=mask)._keras_mask, mask)
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("kind", ["vocab of strings", "hash of strings"])
 def test_padding_is_masked_by_the_embedding_behind(kind):
     layer = LAYERS[kind]()
@@ -191,6 +195,7 @@ def test_padding_is_masked_by_the_embedding_behind(kind):
     np.testing.assert_allclose(padded[0], padded[1], atol=1e-7)
 
 
+@needs_tensorflow
 @each_layer
 def test_fit_works_and_leaves_xla_alone(kind):
     dtype, values = VALUES[kind]
@@ -205,6 +210,7 @@ def test_fit_works_and_leaves_xla_alone(kind):
     assert np.isfinite(loss).all()
 
 
+@needs_tensorflow
 @each_layer
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_tf_data_under_any_backend(kind, backend, monkeypatch):
@@ -320,6 +326,7 @@ print(json.dumps({name: [x.numpy().tolist() for x in ids] for name, ids in resul
 """
 
 
+@needs_tensorflow
 def test_fresh_processes_give_the_same_ids(tmp_path):
     texts = keras.Input((None,), dtype="string")
     numbers = keras.Input((None,), dtype="int64")

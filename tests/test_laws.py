@@ -13,7 +13,8 @@ import itertools
 import keras
 import numpy as np
 import pytest
-from cases import BACKEND, CASES, CHANNELS, SOURCES, as_function, attention, layer_of, make
+from backend import BACKEND, needs_tensorflow
+from cases import CASES, CHANNELS, SOURCES, as_function, attention, layer_of, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -224,6 +225,7 @@ def as_symbolic(x):
     return keras.KerasTensor(shape, dtype, ragged=hasattr(x, "row_splits"))
 
 
+@needs_tensorflow
 @pytest.mark.parametrize("source", ["mask", "ids", "lengths"])
 @given(data=st.data())
 def test_skipping_the_padding_changes_nothing(source, data):

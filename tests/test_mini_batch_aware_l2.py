@@ -1,13 +1,12 @@
 """Mini-batch aware regularisation against its definition, row by row in float64."""
 
-import contextlib
 import itertools
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from cases import BACKEND
+from backend import BACKEND, needs_tensorflow, recording
 from hypothesis import example, given
 from hypothesis import strategies as st
 from keras import ops
@@ -77,6 +76,7 @@ def test_each_distinct_row_counts_once_by_its_frequency(table, ids, counts, l2, 
     np.testing.assert_allclose(gradient, expected_gradient, **CLOSE)
 
 
+@needs_tensorflow
 @given(table=values((ROWS, DIM)), counts=frequencies, data=st.data())
 def test_ragged_ids_are_their_events(table, counts, data):
     rows = data.draw(st.lists(st.lists(st.integers(0, ROWS - 1), max_size=4), min_size=1))
@@ -124,15 +124,6 @@ def two_inputs():
 
 
 IDS = [np.array([[1, 2, 2, 0], [2, 5, 0, 0]]), np.array([[5], [3]])]
-
-
-def recording():
-    """Let torch record gradients, which it does not within the tests."""
-    if BACKEND != "torch":
-        return contextlib.nullcontext()
-    import torch
-
-    return torch.enable_grad()
 
 
 # torch.compile takes a minute; that of a whole DIN was compared once, see docs/everywhere.md.
@@ -231,6 +222,7 @@ def test_ids_of_any_integer_type(dtype):
     assert float(layer.losses[0]) == pytest.approx(DIM * (1 + 1 / 4))
 
 
+@needs_tensorflow
 def test_what_cannot_come_from_one_table():
     layer, ids = MiniBatchAwareL2([1, 1]), np.ones((1, 1), int)
     with pytest.raises(ValueError, match="`vectors` must be rows of one table, of one `dim`"):

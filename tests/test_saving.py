@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from backend import needs_tensorflow, recording
 from cases import CASES, DIM
 from models import (
     click_model,
@@ -56,7 +57,15 @@ EVERY_LAYER = {
         dtype="mixed_float16",
     ),
 }
-every_layer = pytest.mark.parametrize("name", EVERY_LAYER)
+
+
+def parameters(names):
+    """The names, with a mark on those of layers that only TensorFlow has."""
+    alone = {name for name, case in CASES.items() if case.needs_tensorflow}
+    return [pytest.param(n, marks=needs_tensorflow) if n in alone else n for n in names]
+
+
+every_layer = pytest.mark.parametrize("name", parameters(EVERY_LAYER))
 
 
 @every_layer
@@ -99,7 +108,9 @@ def test_configs_of_the_seeds_classes_load():
             assert layer.get_config()[key] == value
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.kind == "attend"])
+@pytest.mark.parametrize(
+    "name", parameters(name for name, case in CASES.items() if case.kind == "attend")
+)
 def test_all_weights_exist_after_build(name):
     case = CASES[name]
     layer = case.layer(**case.config)
@@ -148,11 +159,12 @@ def test_training_goes_on_where_it_stopped(tmp_path):
     inputs, target = numeric_inputs(), np.array([1.0, 0, 1, 0, 1, 0])[:, None]
     model = click_model()
     model.compile("adam", "binary_crossentropy")
-    model.fit(inputs, target, epochs=2, shuffle=False, verbose=0)
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    for m in (model, again):
-        m.fit(inputs, target, epochs=2, shuffle=False, verbose=0)
+    with recording():
+        model.fit(inputs, target, epochs=2, shuffle=False, verbose=0)
+        model.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        for m in (model, again):
+            m.fit(inputs, target, epochs=2, shuffle=False, verbose=0)
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
 
@@ -201,6 +213,7 @@ print("same")
 """
 
 
+@needs_tensorflow
 def test_a_fresh_process_gives_the_same_numbers(tmp_path):
     """`.keras`, `.weights.h5`, `export()`; numeric, string and ragged models."""
     data = {}

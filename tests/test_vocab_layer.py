@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from backend import needs_tensorflow
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -117,6 +118,7 @@ def test_the_config_is_plain_json(vocabulary):
     np.testing.assert_array_equal(again(inputs), layer(inputs))
 
 
+@needs_tensorflow
 def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(tmp_path):
     path = tmp_path / "model.keras"
     inputs = keras.Input((None,), dtype="string")
@@ -132,6 +134,7 @@ def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(tmp_path):
         assert ids == [oracle(NASTY, ",", value) for value in [*NASTY, "unknown"]]
 
 
+@needs_tensorflow
 def test_100_000_keys_survive_saving(tmp_path):
     path = tmp_path / "model.keras"
     keys = [f"key {i}\n" for i in range(100_000)]
@@ -198,6 +201,7 @@ def test_wrong_mask_value(keys, mask_value, error, message):
         VocabLayer(keys, mask_value)
 
 
+@needs_tensorflow
 @pytest.mark.parametrize(
     ("keys", "dtype", "expected"),
     [
