@@ -51,7 +51,7 @@ def _relative(history: History, weights: Tensor) -> Tensor:
     """
     top = ops.stop_gradient(history.max(ops.abs(weights)))
     # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
-    largest = np.finfo(keras.backend.standardize_dtype(weights.dtype)).max / 2**8
+    largest = float(np.finfo(keras.backend.standardize_dtype(weights.dtype)).max) / 2**8
     return ops.divide_no_nan(weights, history.spread(ops.minimum(top, largest)))
 
 

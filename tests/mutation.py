@@ -59,6 +59,7 @@ TESTS = {
     "_weighted_sequence_layer": ["test_weighted_sequence_layer.py", *LAWS],
 }
 TIMEOUT = 1200  # seconds; what loops for ever has been noticed
+UNCHANGED = "unchanged"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ class Mutant:
         from cosmic_ray.mutating import mutate_code
         from cosmic_ray.plugins import get_operator
 
+        if self.operator == UNCHANGED:
+            return _file(self.module).read_text()
         changed: str = mutate_code(
             _file(self.module).read_text(), get_operator(self.operator)(), self.occurrence
         )
@@ -166,6 +169,16 @@ def _become_pytest(folder: str, log: Path, files: Sequence[str]) -> None:
         os._exit(code)
 
 
+def check_unchanged(modules: set[str]) -> None:
+    """Exit unless the tests of every file pass: else a failure would say nothing of a change."""
+    for module in sorted(modules):
+        trial = Trial(Mutant(module, "", UNCHANGED, 0, 0))
+        while (result := trial.finished()) is None:
+            time.sleep(0.05)
+        if not result["survived"]:
+            sys.exit(f"without any change, the tests of {module} fail: {result['by']}")
+
+
 def run(waiting: list[Mutant], jobs: int, out: Path) -> None:
     """Test the mutants, several at a time; write each result as soon as it is there."""
     from tqdm import tqdm
@@ -218,7 +231,9 @@ def main() -> None:
         os.environ.update(HYPOTHESIS_PROFILE="mutation", TF_NUM_INTRAOP_THREADS="1")
         import keras  # noqa: F401 the forked processes need not import it, which takes longest
 
-        run([mutant for mutant in chosen if mutant not in finished], options.jobs, options.out)
+        waiting = [mutant for mutant in chosen if mutant not in finished]
+        check_unchanged({mutant.module for mutant in waiting})
+        run(waiting, options.jobs, options.out)
         results = [json.loads(line) for line in options.out.read_text().splitlines()]
     keys = {tuple(asdict(mutant).values()) for mutant in chosen}
     results = [r for r in results if tuple(r[name] for name in fields) in keys]
