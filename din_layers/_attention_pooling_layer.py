@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from din_layers._checks import (
+    LARGEST_SIZE,
     Shape,
     as_list,
     check_axes,
@@ -28,14 +29,14 @@ from din_layers._history import (
     wide_dtype,
 )
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
-from din_layers._sequence_layer import SequenceLayer
+from din_layers._numeric_layer import NumericLayer
 from din_layers._valid_positions import valid_positions
 
 _INPUTS = "a list [query, keys] or [query, keys, history_ids]"
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class AttentionPoolingLayer(SequenceLayer):
+class AttentionPoolingLayer(NumericLayer):
     """Pool a history to one vector for each query, by how strongly its events answer the query.
 
     DIN's local activation unit scores every pair of query q and event k by an MLP on
@@ -54,7 +55,8 @@ class AttentionPoolingLayer(SequenceLayer):
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
             alone. It pays where at most half of the positions are valid; the number of events
-            varies, so XLA cannot compile the layer then. TensorFlow backend only.
+            varies, so XLA cannot compile the layer then. Other backends than TensorFlow compute the
+            padding all the same.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -145,14 +147,10 @@ class AttentionPoolingLayer(SequenceLayer):
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
-        if skip_padding and keras.backend.backend() != "tensorflow":
-            expected = "must be False on other backends than TensorFlow"
-            received = {"skip_padding": True, "backend": keras.backend.backend()}
-            raise ValueError(message("skip_padding", expected, **received))
         # How many events there are is known at run time only, which XLA cannot compile.
-        self.supports_jit = not skip_padding
+        self.supports_jit = not self._skips_padding
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
-        self.seed = None if seed is None else check_integer("seed", seed, minimum=0)
+        self.seed = None if seed is None else check_integer("seed", seed, 0, _largest_seed())
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
@@ -169,13 +167,14 @@ class AttentionPoolingLayer(SequenceLayer):
             self._dense(1),
             dtype=self.dtype_policy,
         )
-        self.score_dropout = self._score_dropout()
+        self.score_dropout = keras.layers.Dropout(
+            self.dropout, seed=self.seed, dtype=self.dtype_policy
+        )
 
-    def _score_dropout(self) -> keras.layers.Dropout:
-        try:
-            return keras.layers.Dropout(self.dropout, seed=self.seed, dtype=self.dtype_policy)
-        except OverflowError as error:  # how large a seed may be is up to the backend
-            raise ValueError(message("seed", "is too large", seed=self.seed)) from error
+    @property
+    def _skips_padding(self) -> bool:
+        # A model trained with it must load everywhere: elsewhere the padding is computed.
+        return self.skip_padding and keras.backend.backend() == "tensorflow"
 
     def _dense(self, units: int) -> keras.layers.Dense:
         return keras.layers.Dense(
@@ -211,7 +210,7 @@ class AttentionPoolingLayer(SequenceLayer):
         query, keys, companions, masks = self._checked(inputs, mask)
         query = ops.cast(query, self.compute_dtype)
         history = self.reader.read(keys, companions, masks)
-        if self.skip_padding:
+        if self._skips_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
@@ -319,10 +318,15 @@ def _query_and_keys(input_shape: Any) -> tuple[Shape, Shape]:
 
 
 def _check_units(units: Any) -> tuple[int, ...]:
-    if isinstance(units, str) or not isinstance(units, Sequence):
+    if isinstance(units, str | bytes | bytearray) or not isinstance(units, Sequence):
         expected = "must be a list or tuple of integers"
         raise TypeError(message("att_hidden_units", expected, att_hidden_units=units))
-    return tuple(check_integer("att_hidden_units", size, minimum=1) for size in units)
+    return tuple(check_integer("att_hidden_units", size, 1, LARGEST_SIZE) for size in units)
+
+
+def _largest_seed() -> int:
+    """Return the largest that Keras's `SeedGenerator` takes."""
+    return {"tensorflow": 2**63, "jax": 2**32}.get(keras.backend.backend(), 2**31) - 1
 
 
 def _get_activation(identifier: Any) -> Any:
@@ -334,7 +338,7 @@ def _get_activation(identifier: Any) -> Any:
     try:
         return keras.activations.get(identifier)
     except (TypeError, ValueError) as error:
-        if isinstance(identifier, dict):
+        if identifier and isinstance(identifier, dict):
             raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
 

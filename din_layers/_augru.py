@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from din_layers._checks import (
+    LARGEST_SIZE,
     Shape,
     as_list,
     check_axes,
@@ -18,7 +19,7 @@ from din_layers._checks import (
     message,
 )
 from din_layers._history import History, HistoryReader, Tensor, is_ragged, masks_of
-from din_layers._sequence_layer import SequenceLayer
+from din_layers._numeric_layer import NumericLayer
 from din_layers._valid_positions import valid_positions
 
 _SCORES = "must have shape (batch, time), (batch, time, 1) or (batch, 1, time)"
@@ -46,7 +47,7 @@ class AUGRUCell(keras.layers.GRUCell):
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class AUGRU(SequenceLayer):
+class AUGRU(NumericLayer):
     """GRU with attentional update gate: events change the state as far as their scores say.
 
     For event x and score a of each step, with `*` elementwise and sigmoid as the
@@ -150,7 +151,7 @@ class AUGRU(SequenceLayer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.units = check_integer("units", units, minimum=1)
+        self.units = check_integer("units", units, 1, LARGEST_SIZE)
         self.return_sequences = check_bool("return_sequences", return_sequences)
         self.return_state = check_bool("return_state", return_state)
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)

@@ -10,7 +10,10 @@ A wrong value or shape is a ValueError, a wrong type or dtype a TypeError.
 from collections.abc import Collection
 from typing import Any
 
+import numpy as np
+
 Shape = tuple[int | None, ...]
+LARGEST_SIZE = 2**31 - 2  # of an axis; some backends count in int32
 
 
 def message(name: str, expected: str, **received: Any) -> str:
@@ -40,27 +43,39 @@ def check_bool(name: str, value: Any) -> bool:
     return value
 
 
-def check_integer(name: str, value: Any, minimum: int) -> int:
-    """Return `value` as a plain int of at least `minimum`."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+def check_integer(name: str, value: Any, minimum: int, maximum: int | None = None) -> int:
+    """Return `value` as a plain int from `minimum` to `maximum`."""
+    if not _is_integer(value):
         raise TypeError(message(name, "must be an integer", **{name: value}))
     if (number := value.__index__()) < minimum:
         raise ValueError(message(name, f"must be at least {minimum}", **{name: value}))
+    if maximum is not None and number > maximum:
+        raise ValueError(message(name, f"must be at most {maximum}", **{name: value}))
     return int(number)
+
+
+def _is_integer(value: Any) -> bool:
+    return _is_scalar(value) and hasattr(value, "__index__")
+
+
+def _is_scalar(value: Any) -> bool:
+    """Tell a number from a bool, and from an array, which may be one number long."""
+    return not isinstance(value, bool | np.bool_) and np.ndim(value) == 0
 
 
 def check_id(name: str, value: Any) -> int | str:
     """Return `value` as a plain int or str."""
     if isinstance(value, str):
         return str(value)
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
+    if not _is_integer(value):
         raise TypeError(message(name, "must be an integer or a string", **{name: value}))
     return int(value.__index__())
 
 
 def check_number(name: str, value: Any, minimum: float, maximum: float) -> float:
     """Return `value` as a plain float between `minimum` and `maximum`."""
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+    real = hasattr(value, "__float__") and not isinstance(value, str | np.complexfloating)
+    if not real or not _is_scalar(value):
         raise TypeError(message(name, "must be a number", **{name: value}))
     try:
         number = float(value)
@@ -82,10 +97,12 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
 
 
 def check_numeric(name: str, x: Any) -> None:
-    """Check that a tensor holds numbers, which TensorFlow itself finds out too late."""
-    if x.dtype == "string":
-        received = {f"{name}_dtype": "string", f"{name}_shape": tuple(x.shape)}
-        raise TypeError(message(name, "must hold numbers", **received))
+    """Check that a tensor holds real numbers, which TensorFlow itself finds out too late."""
+    dtype = getattr(x.dtype, "name", str(x.dtype))
+    if dtype == "string" or "complex" in dtype:
+        expected = "must hold numbers" if dtype == "string" else "must hold real numbers"
+        received = {f"{name}_dtype": dtype, f"{name}_shape": tuple(x.shape)}
+        raise TypeError(message(name, expected, **received))
 
 
 def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> None:
@@ -142,6 +159,8 @@ def as_list(inputs: Any, least: int, expected: str) -> list[Any]:
     if isinstance(inputs, dict):
         raise ValueError(message("inputs", f"must be {expected}", keys=list(inputs)))
     tensors: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+    if any(x is None for x in tensors):
+        raise TypeError(message("inputs", "must hold no None", inputs=inputs))
     if len(tensors) < least:
         shapes = [tuple(x.shape) for x in tensors]
         raise ValueError(message("inputs", f"must be {expected}", shapes=shapes))
@@ -150,5 +169,7 @@ def as_list(inputs: Any, least: int, expected: str) -> list[Any]:
 
 def first_shape(input_shape: Any) -> Shape:
     """Return the first of several shapes, or the only one."""
+    if isinstance(input_shape, dict):
+        raise ValueError(message("inputs", "must be a tensor or a list", input_shape=input_shape))
     single = not isinstance(input_shape[0], list | tuple)
     return tuple(input_shape if single else input_shape[0])

@@ -16,12 +16,13 @@ from din_layers._checks import (
     message,
 )
 from din_layers._history import Tensor, select, wide_dtype
+from din_layers._numeric_layer import NumericLayer
 
 _LARGEST = float(np.finfo("float32").max)  # of the dtype that the statistics have
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class Dice(keras.Layer):
+class Dice(NumericLayer):
     """Data adaptive activation: PReLU whose turning point follows the data.
 
     `f(s) = p s + (1 - p) alpha s` with `p = sigmoid((s - E[s]) / sqrt(Var[s] + epsilon))` and a
@@ -36,8 +37,8 @@ class Dice(keras.Layer):
         alpha_regularizer: Regularizer of `alpha`.
         alpha_constraint: Constraint of `alpha`.
         synchronized: If `True`, the batch statistics are those of all replicas together under
-            `tf.distribute`. Under `keras.distribution`, on JAX, they always are. ValueError on
-            PyTorch.
+            `tf.distribute`. Under `keras.distribution`, on JAX, they always are. On
+            PyTorch, training in several processes is then a ValueError.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
@@ -90,10 +91,6 @@ class Dice(keras.Layer):
         self.alpha_regularizer = keras.regularizers.get(alpha_regularizer)
         self.alpha_constraint = keras.constraints.get(alpha_constraint)
         self.synchronized = check_bool("synchronized", synchronized)
-        if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
-            expected = "must be False: only TensorFlow and JAX synchronize replicas"
-            received = {"synchronized": True, "backend": keras.backend.backend()}
-            raise ValueError(message("synchronized", expected, **received))
         self.supports_masking = True
 
     def build(self, input_shape: Any) -> None:
@@ -182,9 +179,11 @@ class Dice(keras.Layer):
     def _mean(self, x: Tensor) -> Tensor:
         """Average over all axes but that of the channels, which are kept, over all replicas."""
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
-        # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
         if self.synchronized and keras.backend.backend() == "tensorflow":
             return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
+        if self.synchronized and keras.backend.backend() == "torch":
+            _check_one_process()
+        # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
         return ops.mean(x, axis=axes, keepdims=True)
 
     def _as_channels(self, x: Tensor, *weights: Any) -> list[Tensor]:
@@ -203,3 +202,13 @@ class Dice(keras.Layer):
             "alpha_constraint": keras.constraints.serialize(self.alpha_constraint),
             "synchronized": self.synchronized,
         }
+
+
+def _check_one_process() -> None:
+    """Refuse several processes of PyTorch, each of which would have statistics of its own."""
+    import torch.distributed as processes
+
+    several = processes.is_available() and processes.is_initialized()
+    if several and (count := processes.get_world_size()) > 1:
+        expected = "must be False: only TensorFlow and JAX synchronize replicas"
+        raise ValueError(message("synchronized", expected, synchronized=True, processes=count))

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from din_layers._checks import check_integer, message
+from din_layers._checks import LARGEST_SIZE, check_integer, message
 from din_layers._history import Tensor
 
 
@@ -67,7 +67,7 @@ class GAUC(keras.metrics.Metric):
 
     def __init__(self, capacity: int, name: str = "gauc", dtype: Any = None) -> None:
         super().__init__(name=name, dtype=dtype)
-        self.capacity = check_integer("capacity", capacity, minimum=1)
+        self.capacity = check_integer("capacity", capacity, 1, LARGEST_SIZE)
         # One place more, for what is too much: where it goes, it harms nothing.
         places = (self.capacity + 1,)
         self.labels = self.add_variable(places, "zeros", dtype="int32", name="labels")

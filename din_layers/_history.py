@@ -76,11 +76,7 @@ class History(abc.ABC):
 
     def restrict_to_lengths(self, lengths: Tensor) -> None:
         """Make the positions of each row from `lengths`, (batch,), on invalid."""
-        # Narrow integers cannot hold every position; unsigned 64 bits do not fit signed ones.
-        dtype = keras.backend.standardize_dtype(lengths.dtype)
-        dtype = dtype if dtype in ("int64", "uint64", "uint32") else "int32"
-        lengths = self.spread(ops.cast(lengths, dtype))
-        self._restrict_aligned(ops.cast(self._positions(), dtype) < lengths)
+        self._restrict_aligned(_before(self._positions(), self.spread(_wide(lengths))))
 
     def _restrict_aligned(self, valid: Tensor) -> None:
         self.valid = valid if self.valid is None else ops.logical_and(self.valid, valid)
@@ -363,6 +359,8 @@ class HistoryReader:
         for companion in companions:
             if self._are_lengths(companion, sequence):
                 history.restrict_to_lengths(ops.reshape(companion, (-1,)))
+            elif companion.shape[1] is None and not is_ragged(companion):
+                self._restrict_by_either(history, companion, sequence)
             else:
                 self._restrict_by_ids(history, companion)
         return history
@@ -392,16 +390,34 @@ class HistoryReader:
             received = {f"{name}_dtype": dtype, f"{name}_shape": shape}
             raise TypeError(message(name, expected, **received))
 
-    def _restrict_by_ids(self, history: History, ids: Tensor) -> None:
-        flat = ids.values if is_ragged(ids) else ids
+    def _restrict_by_either(self, history: History, companion: Tensor, sequence: Tensor) -> None:
+        """Restrict by lengths (batch, 1) or ids (batch, time): a graph sees which when it runs."""
         if isinstance(self.hist_mask_value, str):
-            valid = _tf().not_equal(flat, self.hist_mask_value)
-        else:
-            bounds = np.iinfo(keras.backend.standardize_dtype(ids.dtype))
-            if not bounds.min <= self.hist_mask_value <= bounds.max:
-                return  # no id of this dtype is the mask value
-            valid = ops.not_equal(flat, ops.cast(self.hist_mask_value, flat.dtype))
+            return self._restrict_by_ids(history, companion)  # strings are no lengths
+        time = sequence.bounding_shape(1) if is_ragged(sequence) else ops.shape(sequence)[1]
+        lengths = ops.equal(ops.shape(companion)[1], 1)
+        if self.single_event_ids:
+            lengths = ops.logical_and(lengths, ops.not_equal(time, 1))
+        by_lengths = _before(ops.arange(time)[None, :], companion[:, :1])
+        by_ids = self._valid_ids(companion)
+        history.restrict(
+            ops.logical_or(
+                ops.logical_and(lengths, by_lengths),
+                ops.logical_and(ops.logical_not(lengths), by_ids),
+            )
+        )
+
+    def _restrict_by_ids(self, history: History, ids: Tensor) -> None:
+        valid = self._valid_ids(ids.values if is_ragged(ids) else ids)
         history.restrict(ids.with_values(valid) if is_ragged(ids) else valid)
+
+    def _valid_ids(self, ids: Tensor) -> Tensor:
+        if isinstance(self.hist_mask_value, str):
+            return _tf().not_equal(ids, self.hist_mask_value)
+        bounds = np.iinfo(keras.backend.standardize_dtype(ids.dtype))
+        if not bounds.min <= self.hist_mask_value <= bounds.max:
+            return ops.ones_like(ids, dtype="bool")  # no id of this dtype is the mask value
+        return ops.not_equal(ids, ops.cast(self.hist_mask_value, ids.dtype))
 
 
 def masks_of(mask: Tensor, inputs: Sequence[Tensor], unread: int = 0) -> list[Tensor]:
@@ -445,6 +461,17 @@ def _values_aligned_with(sequence: Tensor, x: Tensor) -> Tensor:
     error = "A ragged input must have the same row lengths as the sequence."
     with tf.control_dependencies([tf.debugging.assert_equal(*splits, message=error)]):
         return tf.identity(x.values)
+
+
+def _before(positions: Tensor, lengths: Tensor) -> Tensor:
+    lengths = _wide(lengths)
+    return ops.cast(positions, lengths.dtype) < lengths
+
+
+def _wide(lengths: Tensor) -> Tensor:
+    """Widen integers that cannot hold every position; unsigned 64 bits do not fit signed ones."""
+    dtype = keras.backend.standardize_dtype(lengths.dtype)
+    return lengths if dtype in ("int64", "uint64", "uint32") else ops.cast(lengths, "int32")
 
 
 def _shape(x: Tensor) -> Shape:

@@ -14,7 +14,7 @@ from din_layers._history import (
     masks_of,
     wide_dtype,
 )
-from din_layers._sequence_layer import SequenceLayer
+from din_layers._numeric_layer import NumericLayer
 
 
 def _sum(history: History, x: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ _MODES: dict[str, Callable[[History, Tensor], Tensor]] = {
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class SequencePoolingLayer(SequenceLayer):
+class SequencePoolingLayer(NumericLayer):
     """Pool the valid events of each history to one vector.
 
     Args:

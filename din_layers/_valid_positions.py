@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-from keras import ops
 
 from din_layers._checks import check_bool, check_id, message
 from din_layers._history import HistoryReader, Tensor, is_ragged
@@ -30,8 +29,6 @@ def _combine(
     reader: HistoryReader, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
 ) -> Tensor:
     history = reader.read(sequence, companions, masks)
-    if history.valid is None:  # ids of a dtype that does not reach the id of an invalid position
-        history.restrict_to_lengths(ops.full(ops.shape(sequence)[:1], 2**31 - 1, "int32"))
     return history.restore(history.valid)
 
 

@@ -131,7 +131,8 @@ class VocabLayer(IdLayer):
 
 
 def _checked_keys(keys: Any) -> tuple[Any, ...]:
-    if isinstance(keys, (str, bytes, set, frozenset)) or not isinstance(keys, Iterable):
+    no_order = isinstance(keys, (str, bytes, set, frozenset)) or not isinstance(keys, Iterable)
+    if no_order or getattr(keys, "ndim", 1) == 0:
         expected = "must be an ordered collection of strings or of integers"
         raise TypeError(message("keys", expected, keys=keys))
     plain = tuple(_plain_key(f"keys[{place}]", key) for place, key in enumerate(keys))

@@ -27,7 +27,7 @@ from din_layers._history import (
     masks_of,
     wide_dtype,
 )
-from din_layers._sequence_layer import SequenceLayer
+from din_layers._numeric_layer import NumericLayer
 from din_layers._valid_positions import valid_positions
 
 
@@ -65,7 +65,7 @@ _SYNONYMS = {True: "softmax", False: None}
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class WeightedSequenceLayer(SequenceLayer):
+class WeightedSequenceLayer(NumericLayer):
     """Multiply each event of a history by its weight.
 
     Args:
@@ -193,7 +193,10 @@ class WeightedSequenceLayer(SequenceLayer):
         check_ragged("weights", weights, rows_of=sequence)
         if is_ragged(weights) != is_ragged(sequence):
             expected = "must be ragged if and only if `sequence` is"
-            received = {"sequence_shape": sequence.shape, "weights_shape": weights.shape}
+            received = {
+                "sequence_shape": tuple(sequence.shape),
+                "weights_shape": tuple(weights.shape),
+            }
             raise TypeError(message("weights", expected, **received))
         return sequence, companions, weights, masks
 

@@ -40,18 +40,17 @@ import numpy as np
 from command_line import Parser, add_seeds, movielens_parser, run_example, seeds
 from din_movielens import draw_training, print_reading_aid
 from movielens import (
-    DataError,
     Examples,
     Ints,
     MovieLens,
-    examples,
     genre_combinations,
-    held_out,
     newest_first,
     number,
     number_users,
     read,
     read_users,
+    sizes,
+    split,
 )
 
 # What is slow to import is imported where it is needed: a mistyped option is answered at once.
@@ -284,19 +283,9 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     films, ratings = read(options.data, options.limit)
     users = number_users(ratings, read_users(options.data))
     data = number(films, ratings)
-    test_events = held_out(data)
-    if not test_events.any():
-        raise DataError(f"{options.data}: no user has five ratings, so none can be held out")
-    # Beyond the longest history there is only padding.
-    history = min(options.history, int(np.bincount(data.user).max()))
-    questions = examples(data, np.flatnonzero(~test_events), history)
-    test = examples(data, np.flatnonzero(test_events), history)
-    print(
-        f"{len(data.user):,} ratings by {data.user[-1] + 1:,} users of {len(data.titles) - 1:,}"
-        f" films: {len(questions.movie):,} to train with, the last fifth of each user's"
-        f" ({len(test.movie):,}) held out",
-        flush=True,
-    )
+    parts = split(data, options.history, options.data)
+    questions, test = parts.questions, parts.test
+    print(sizes(data, parts), flush=True)
 
     # Only now, with arguments and data in order: TensorFlow takes seconds to start and writes lines
     # of its own to standard error, where bad arguments or data get exactly one.

@@ -32,7 +32,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from command_line import Parser, movielens_parser, run_example, whole
-from din_movielens import draw_training, print_reading_aid, print_table, read_and_split
+from din_movielens import draw_training, print_reading_aid, print_table
+from movielens import number, read, sizes, split
 
 FILES = ("dien.keras", "training.png")
 
@@ -57,7 +58,10 @@ def parser() -> Parser:
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole job; the files go to `staging`."""
-    data, _, _, questions, test = read_and_split(options)
+    data = number(*read(options.data, options.limit))
+    parts = split(data, options.history, options.data)
+    questions, test = parts.questions, parts.test
+    print(sizes(data, parts), flush=True)
 
     # Only now, as in `din_movielens.py`: TensorFlow takes seconds to start.
     import dien

@@ -29,22 +29,20 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from command_line import Parser, movielens_parser, run_example
 from movielens import (
     Bools,
-    DataError,
-    Examples,
     Floats,
     Ints,
     MovieLens,
-    examples,
-    held_out,
     histories,
     number,
     read,
+    sizes,
+    split,
     unseen,
 )
 
@@ -321,38 +319,12 @@ def parser() -> Parser:
     )
 
 
-class Split(NamedTuple):
-    """The data, and the questions to train and to test with."""
-
-    data: MovieLens
-    test_events: Bools
-    history: int
-    questions: Examples
-    test: Examples
-
-
-def read_and_split(options: argparse.Namespace) -> Split:
-    """Read the data, hold the last fifth of each user's ratings out, and say how much there is."""
-    data = number(*read(options.data, options.limit))
-    test_events = held_out(data)
-    if not test_events.any():
-        raise DataError(f"{options.data}: no user has five ratings, so none can be held out")
-    # Beyond the longest history there is only padding.
-    history = min(options.history, int(np.bincount(data.user).max()))
-    questions = examples(data, np.flatnonzero(~test_events), history)
-    test = examples(data, np.flatnonzero(test_events), history)
-    print(
-        f"{len(data.user):,} ratings by {data.user[-1] + 1:,} users of {len(data.titles) - 1:,}"
-        f" films: {len(questions.movie):,} to train with, the last fifth of each user's"
-        f" ({len(test.movie):,}) held out",
-        flush=True,
-    )
-    return Split(data, test_events, history, questions, test)
-
-
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole job; the files go to `staging`."""
-    data, test_events, history, questions, test = read_and_split(options)
+    data = number(*read(options.data, options.limit))
+    parts = split(data, options.history, options.data)
+    test_events, history, questions, test = parts
+    print(sizes(data, parts), flush=True)
 
     # Only now, with arguments and data in order: TensorFlow takes seconds to start and writes lines
     # of its own to standard error, where bad arguments or data get exactly one.

@@ -42,7 +42,7 @@ from pathlib import Path
 import numpy as np
 import replicas
 from command_line import Parser, UsageError, movielens_parser, run_example
-from movielens import DataError, Floats, examples, held_out, number, read
+from movielens import Floats, number, read, split
 from replicas import ENGINES
 
 TOLERANCE = 1e-4
@@ -266,12 +266,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole job; the files go to `staging`."""
     names = engines(options.engine)
     data = number(*read(options.data, options.limit))
-    test_events = held_out(data)
-    if not test_events.any():
-        raise DataError(f"{options.data}: no user has five ratings, so none can be held out")
-    history = min(options.history, int(np.bincount(data.user).max()))
-    questions = examples(data, np.flatnonzero(~test_events), history)
-    test = examples(data, np.flatnonzero(test_events), history)
+    _, _, questions, test = split(data, options.history, options.data)
 
     # Only now, with arguments and data in order: TensorFlow takes seconds to start.
     import din

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from command_line import Parser, UsageError, movielens_parser, run_example
-from movielens import DataError, examples, held_out, number, read
+from movielens import number, read, split
 
 if TYPE_CHECKING:
     import keras
@@ -114,12 +114,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     if importlib.util.find_spec("keras_rs") is None:
         raise UsageError("keras-rs is not installed: pip install keras-rs")
     data = number(*read(options.data, options.limit))
-    test_events = held_out(data)
-    if not test_events.any():
-        raise DataError(f"{options.data}: no user has five ratings, so none can be held out")
-    history = min(options.history, int(np.bincount(data.user).max()))
-    questions = examples(data, np.flatnonzero(~test_events), history)
-    test = examples(data, np.flatnonzero(test_events), history)
+    _, history, questions, test = split(data, options.history, options.data)
 
     import din
     import keras

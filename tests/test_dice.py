@@ -203,6 +203,7 @@ def test_synchronized_replicas_have_the_statistics_of_the_whole_batch():
         ({"axis": "last"}, TypeError, "`axis` must be an integer. Received: axis='last'"),
         ({"axis": -9}, ValueError, "`axis` must be at least -8"),
         ({"momentum": 1.5}, ValueError, "`momentum` must lie between 0.0 and 1.0"),
+        ({"momentum": np.True_}, TypeError, "`momentum` must be a number"),
         ({"momentum": None}, TypeError, "`momentum` must be a number"),
         ({"epsilon": -1.0}, ValueError, "`epsilon` must lie between"),
         ({"epsilon": float("nan")}, ValueError, "`epsilon` must lie between"),

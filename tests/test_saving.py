@@ -59,13 +59,7 @@ EVERY_LAYER = {
 }
 
 
-def parameters(names):
-    """The names, with a mark on those of layers that only TensorFlow has."""
-    alone = {name for name, case in CASES.items() if case.needs_tensorflow}
-    return [pytest.param(n, marks=needs_tensorflow) if n in alone else n for n in names]
-
-
-every_layer = pytest.mark.parametrize("name", parameters(EVERY_LAYER))
+every_layer = pytest.mark.parametrize("name", EVERY_LAYER)
 
 
 @every_layer
@@ -108,9 +102,7 @@ def test_configs_of_the_seeds_classes_load():
             assert layer.get_config()[key] == value
 
 
-@pytest.mark.parametrize(
-    "name", parameters(name for name, case in CASES.items() if case.kind == "attend")
-)
+@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.kind == "attend"])
 def test_all_weights_exist_after_build(name):
     case = CASES[name]
     layer = case.layer(**case.config)

@@ -136,6 +136,7 @@ def test_sessions_of_a_history_under_time_distributed():
     ("inputs", "error", "text"),
     [
         ([], ValueError, "`inputs` must be a sequence or a list [sequence, lengths]. Received: "),
+        (SEQUENCE * 1j, TypeError, "`sequence` must hold real numbers. Received: "),
         pytest.param(
             SEQUENCE.astype(str),
             TypeError,

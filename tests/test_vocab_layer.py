@@ -159,6 +159,7 @@ def test_100_000_keys_survive_saving(tmp_path):
         (b"ab", TypeError, "`keys` must be an ordered collection"),
         ({"a"}, TypeError, "`keys` must be an ordered collection"),
         (7, TypeError, "Received: keys=7"),
+        (np.array(7), TypeError, "`keys` must be an ordered collection"),
         (None, TypeError, "Received: keys=None"),
         (["a", 1], TypeError, "`keys` must be all strings or all integers. Received: keys[0]='a'"),
         ([1, "a"], TypeError, "Received: keys[0]=1, keys[1]='a'"),

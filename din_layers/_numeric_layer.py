@@ -1,4 +1,4 @@
-"""What the layers over histories share: on other backends they refuse what only TensorFlow has."""
+"""What the layers that compute with numbers share: ragged tensors and strings are TensorFlow's."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from din_layers._checks import message
 from din_layers._history import is_ragged
 
 
-class SequenceLayer(keras.Layer):
-    """A layer whose inputs may be ragged and hold strings, where the backend is TensorFlow."""
+class NumericLayer(keras.Layer):
+    """A layer that other backends refuse ragged tensors and strings for, and say why."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the layer, see the class."""
