@@ -159,8 +159,6 @@ def as_list(inputs: Any, least: int, expected: str) -> list[Any]:
     if isinstance(inputs, dict):
         raise ValueError(message("inputs", f"must be {expected}", keys=list(inputs)))
     tensors: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-    if any(x is None for x in tensors):
-        raise TypeError(message("inputs", "must hold no None", inputs=inputs))
     if len(tensors) < least:
         shapes = [tuple(x.shape) for x in tensors]
         raise ValueError(message("inputs", f"must be {expected}", shapes=shapes))

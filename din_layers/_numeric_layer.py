@@ -11,13 +11,15 @@ from din_layers._history import is_ragged
 class NumericLayer(keras.Layer):
     """A layer that other backends refuse ragged tensors and strings for, and say why."""
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer, see the class."""
+        # All this before Keras converts the inputs, whose errors do not say why it cannot.
+        if any(x is None for x in (inputs if isinstance(inputs, list | tuple) else [inputs])):
+            raise TypeError(message("inputs", "must hold no None", inputs=inputs))
         if keras.backend.backend() != "tensorflow":
-            # Before Keras converts them, whose errors do not say why it cannot.
-            for x in keras.tree.flatten((args, kwargs)):
+            for x in keras.tree.flatten((inputs, args, kwargs)):
                 _check_kind(x)
-        return super().__call__(*args, **kwargs)
+        return super().__call__(inputs, *args, **kwargs)
 
 
 def _check_kind(x: Any) -> None:
