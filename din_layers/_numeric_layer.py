@@ -26,7 +26,10 @@ def _check_kind(x: Any) -> None:
     dtype = getattr(x, "dtype", None)
     kind = "ragged" if is_ragged(x) else "strings" if _is_text(dtype) else None
     if kind:
-        expected = "must be dense numbers: ragged tensors and strings need the TensorFlow backend"
+        expected = (
+            "must be dense numbers: ragged tensors and strings need the TensorFlow backend, "
+            "pad them and give ids or lengths instead"
+        )
         received = {"backend": keras.backend.backend(), "inputs_dtype": dtype, "kind": kind}
         raise ValueError(message("inputs", expected, **received))
 
