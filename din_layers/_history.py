@@ -394,8 +394,12 @@ class HistoryReader:
         """Restrict by lengths (batch, 1) or ids (batch, time): a graph sees which when it runs."""
         if isinstance(self.hist_mask_value, str):
             return self._restrict_by_ids(history, companion)  # strings are no lengths
-        time = sequence.bounding_shape(1) if is_ragged(sequence) else ops.shape(sequence)[1]
-        lengths = ops.equal(ops.shape(companion)[1], 1)
+        width = ops.shape(companion)[1]
+        if is_ragged(sequence):  # beside which dense ids may be wider than the longest row
+            time = ops.maximum(ops.cast(sequence.bounding_shape(1), "int32"), width)
+        else:
+            time = ops.shape(sequence)[1]
+        lengths = ops.equal(width, 1)
         if self.single_event_ids:
             lengths = ops.logical_and(lengths, ops.not_equal(time, 1))
         by_lengths = _before(ops.arange(time)[None, :], companion[:, :1])

@@ -57,8 +57,6 @@ EVERY_LAYER = {
         dtype="mixed_float16",
     ),
 }
-
-
 every_layer = pytest.mark.parametrize("name", EVERY_LAYER)
 
 

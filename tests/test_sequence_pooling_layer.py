@@ -85,6 +85,27 @@ def test_ragged_ids_or_a_ragged_mask_beside_a_dense_sequence(dim):
 
 
 @needs_tensorflow
+@pytest.mark.parametrize(
+    ("companion", "expected"),
+    [
+        ([[2], [1], [1]], [2, 0, 1]),
+        ([[1, 0, 1], [0, 0, 0], [0, 1, 0]], [2, 0, 1]),
+        ([[1, 0, 1, 1, 0], [0] * 5, [0, 1, 0, 0, 9]], [2, 0, 1]),
+    ],
+    ids=["lengths", "ids", "ids wider than the longest row"],
+)
+def test_dense_companions_of_unknown_size_beside_a_ragged_sequence(companion, expected):
+    sequence = tf.RaggedTensor.from_row_lengths(ops.ones((5, 2)), [3, 0, 2])
+    layer = din_layers.SequencePoolingLayer("sum")
+    spec = tf.RaggedTensorSpec([None, None, 2], ragged_rank=1)
+    graph = tf.function(lambda sequence, companion: layer([sequence, companion]))
+    graph = graph.get_concrete_function(spec, tf.TensorSpec([None, None], "int32"))
+    companion = tf.constant(companion, "int32")
+    for pooled in (layer([sequence, companion]), graph(sequence, companion)):
+        np.testing.assert_array_equal(pooled[:, 0, 0], expected)
+
+
+@needs_tensorflow
 def test_embedding_of_ragged_ids_with_mask_zero():
     ids = tf.ragged.constant([[1, 0, 2], []], dtype="int32")
     embedding = keras.layers.Embedding(3, 2, mask_zero=True)
