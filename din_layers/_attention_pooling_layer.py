@@ -257,16 +257,10 @@ class AttentionPoolingLayer(SequenceLayer):
     def _check_shapes(self, shapes: dict[str, Shape]) -> None:
         query, keys = shapes["query"], shapes["keys"]
         check_axes(query=(query, "batch queries dim"), keys=(keys, "batch time dim"))
-        received = {"query_shape": query, "keys_shape": keys}
-        if keys[-1] is None or query[-1] is None:
-            name = "keys" if keys[-1] is None else "query"
-            raise ValueError(message(name, "must have a known `dim`", **received))
-        if self.built and keys[-1] != self._dim:
-            expected = f"must have the `dim` that the layer was built with, {self._dim}"
-            raise ValueError(message("keys", expected, **received))
+        self._check_dim(shapes)
         if self.mode == "sequence" and query[1] not in (1, None):
             expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
-            raise ValueError(message("query", expected, **received))
+            raise ValueError(message("query", expected, query_shape=query, keys_shape=keys))
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -115,6 +115,16 @@ class SequenceLayer(keras.Layer):
         name = self.input_names.sequence
         check_axes(**{name: (tuple(tensors[name].shape), "batch time dim")})
 
+    def _check_dim(self, shapes: dict[str, Shape]) -> None:
+        """Check that inputs have a known `dim`: that which the layer was built with."""
+        received = {f"{name}_shape": shape for name, shape in shapes.items()}
+        for name, shape in shapes.items():
+            if shape[-1] is None:
+                raise ValueError(message(name, "must have a known `dim`", **received))
+            if self.built and shape[-1] != self._dim:
+                expected = f"must have the `dim` that the layer was built with, {self._dim}"
+                raise ValueError(message(name, expected, **received))
+
     def _history(self, given: Inputs) -> History:
         """Return the history of real tensors that were checked."""
         return read_history(given.sequence, given.sources, given.masks, self.hist_mask_value)
