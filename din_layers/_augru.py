@@ -195,8 +195,7 @@ class AUGRU(SequenceLayer):
 
     def build(self, input_shape: Any) -> None:
         shapes = self.input_names.shapes(input_shape)
-        self._check_dim({"sequence": shapes["sequence"]})
-        self._dim = shapes["sequence"][-1]
+        self._dim = self._known_dim({"sequence": shapes["sequence"]})
         self.rnn.build((None, None, self._dim + 1))
 
     def call(self, inputs: Any, mask: Any = None, initial_state: Any = None) -> Any:
@@ -252,7 +251,7 @@ class AUGRU(SequenceLayer):
     def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
         super()._check_tensors(tensors)
         sequence = tensors["sequence"]
-        self._check_dim({"sequence": tuple(sequence.shape)})
+        self._known_dim({"sequence": tuple(sequence.shape)})
         _check_scores(sequence, tensors["scores"])
         if "initial_state" in tensors:
             self._check_initial_state(sequence, tensors["initial_state"])
