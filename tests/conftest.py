@@ -40,12 +40,12 @@ def _fresh_keras_state():
     keras.config.set_dtype_policy(policy)
 
 
-def pytest_collection_modifyitems(items):
-    """Skip the files that are about TensorFlow on other backends."""
-    for item in items:
-        if item.path.name.startswith(TENSORFLOW_FILES):
-            item.add_marker(needs_tensorflow)
-
-
 # The examples, what is written about them, and the exports, which are graphs of TensorFlow.
-TENSORFLOW_FILES = ("test_benchmarks", "test_docs", "test_examples", "test_export")
+TENSORFLOW_FOLDERS = {"examples", "export", "project"}
+
+
+def pytest_collection_modifyitems(items):
+    """Skip the folders that are about TensorFlow on other backends."""
+    for item in items:
+        if item.path.parent.name in TENSORFLOW_FOLDERS:
+            item.add_marker(needs_tensorflow)

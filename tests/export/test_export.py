@@ -64,12 +64,10 @@ def model_of(names):
     weights = keras.Input((None,), name="weights")
     ids = keras.Input((None,), dtype="int32", name="ids")
     lengths = keras.Input((), dtype="int32", name="lengths")
-    inputs_of_kind = {
-        "pool": [keys, ids, lengths],
-        "weigh": [keys, ids, lengths, weights],
-        "attend": [query, keys, ids, lengths],
-    }
-    outputs = [CASES[name].make()(inputs_of_kind[CASES[name].kind]) for name in names]
+    cases = [CASES[name] for name in names]
+    outputs = [
+        case.make()(case.inputs(keys, weights, query), ids=ids, lengths=lengths) for case in cases
+    ]
     return keras.Model([query, keys, weights, ids, lengths], outputs)
 
 

@@ -14,7 +14,7 @@ import pytest
 import din_layers
 from din_layers.testing._fresh_process import run_fresh
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 SHA256 = {
     "0.1.0/attention.keras": "6f012e829d523d1866b95a8292a7a0a7e724edbcc8123d22873d46ec223ec83d",
     "0.1.0/attention.weights.h5": "1ebdb6f7840d7f9bfcb0d073c8ef46e9b35b15037a46561b8896a8d88d2af3c1",

@@ -1,4 +1,4 @@
-"""The laws of the package, for every sequence layer in every mode and every source of validity.
+"""docs/contract.md, for every sequence layer in every mode and every way to tell valid positions.
 
 What masking promises is checked by the package's own kit, `din_layers.testing`.
 
@@ -11,11 +11,13 @@ import dataclasses
 import functools
 import itertools
 
+import attention_cases
 import keras
 import numpy as np
 import pytest
+from attention_cases import Attention
 from backend import BACKEND, needs_tensorflow
-from cases import CASES, CHANNELS, SOURCES, as_function, attention, layer_of, make
+from cases import CASES, CHANNELS, FAMILIES, SOURCES, as_function, layer_of, make, pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
@@ -28,8 +30,10 @@ from din_layers.testing._subject import symbolic_mismatch
 
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}
 
-every_case = pytest.mark.parametrize("name", CASES)
-every_source = pytest.mark.parametrize("source", SOURCES)
+
+def every_pair(sources=SOURCES):
+    """Parametrize by every case and source; unusual pairs are slow."""
+    return pytest.mark.parametrize(("name", "source"), pairs(itertools.product(CASES, sources)))
 
 
 def drawn(data, case, source, shape=None):
@@ -42,24 +46,26 @@ def assert_rows_equal(actual, expected, **tolerance):
         np.testing.assert_allclose(row, wanted, **{**CLOSE, **tolerance})
 
 
-@every_source
-@every_case
+@every_pair()
 @given(data=st.data())
 def test_a_row_is_the_float64_result_on_its_valid_events(name, source, data):
-    """Laws 3, 4 and 7: the oracle knows the valid events only, whatever told which they are."""
+    """The oracle knows the valid events only, whatever told which they are."""
     case, source, layer = make(name, source)
     batch = drawn(data, case, source)
     output = source.call(case, layer, batch)
     assert_rows_equal(source.rows(case, output, batch), case.expected(layer, batch))
 
 
-LAWS = [(name, invariant) for name, case in CASES.items() for invariant in case.invariants]
-
-
-@every_source
-@pytest.mark.parametrize(("name", "invariant"), LAWS)
-def test_the_invariants_of_masking(name, invariant, source):
-    """Laws 1, 2, 3, 5 and 6, with T from 0, for output and gradients."""
+@pytest.mark.parametrize(
+    ("name", "source", "invariant"),
+    pairs(
+        (name, source, invariant)
+        for name, source in itertools.product(CASES, SOURCES)
+        for invariant in CASES[name].invariants
+    ),
+)
+def test_the_invariants_of_masking(name, source, invariant):
+    """With any time from 0 on, for output and gradients."""
     case, source, layer = make(name, source)
     check_masking(
         as_function(case, source, layer),
@@ -71,11 +77,10 @@ def test_the_invariants_of_masking(name, invariant, source):
     )
 
 
-@pytest.mark.parametrize("source", [source for source in SOURCES if source != "mask"])
-@every_case
+@every_pair([source for source in SOURCES if source != "mask"])
 @given(data=st.data())
 def test_sources_agree_on_gradients(name, source, data):
-    """Law 7 for the backward pass; for the output the float64 result above is the judge."""
+    """For the output the float64 result above is the judge."""
     case, source, _ = make(name, source)
     batch = drawn(data, case, source)
     channels = np.concatenate([batch.sequence, batch.weights[..., None] - 4], axis=-1)
@@ -94,7 +99,7 @@ def test_sources_agree_on_gradients(name, source, data):
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, case in CASES.items() if case.kind == "attend" and not case.queries]
+    "name", [name for name, case in attention_cases.CASES.items() if not case.queries]
 )
 @given(data=st.data())
 def test_many_queries_are_as_many_calls(name, data):
@@ -145,9 +150,20 @@ CASES_IN_MODES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mode", "source", "dtype"), CASES_IN_MODES)
-def test_the_laws_hold_in_every_precision_and_mode(name, mode, source, dtype):
-    """Laws 2, 3, 4 eagerly, in a plain graph and compiled, in all precisions, with gradients."""
+def test_the_contract_holds_in_every_precision_and_mode(name, mode, source, dtype):
+    """Eagerly, in a plain graph and compiled, in all precisions, with gradients."""
+    check_in_mode(name, mode, source, dtype)
+
+
+@pytest.mark.parametrize("name", [next(iter(family)) for family in FAMILIES])
+def test_the_contract_holds_compiled_and_in_half_precision(name):
+    """One of each layer, where most can go wrong."""
+    check_in_mode(name, "eager" if BACKEND == "torch" else "compiled", "mask", "mixed_float16")
+
+
+def check_in_mode(name, mode, source, dtype):
     case, source, layer = make(name, source, dtype)
     policy = keras.dtype_policies.get(dtype)
     call = compiled(lambda *parts: source.call(case, layer, Batch(*parts)), mode)
@@ -202,11 +218,10 @@ def in_precision(batch, dtype):
     return dataclasses.replace(batch, **rounded)
 
 
-@every_source
-@every_case
+@every_pair()
 @given(data=st.data())
 def test_symbolic_outputs_match_real_ones(name, source, data):
-    """Law 8, with every axis that may be unknown unknown."""
+    """With every axis that may be unknown unknown."""
     case, source, layer = make(name, source)
     batch = drawn(data, case, source)
     inputs, keywords = source.inputs(case, batch)
@@ -234,7 +249,7 @@ def test_skipping_the_padding_changes_nothing(source, data):
     batch = data.draw(batches(prefix=source.prefix), "batch")
     results = []
     for skip in (False, True):
-        layer = attention(att_activation=dice, skip_padding=skip).make()
+        layer = Attention(att_activation=dice, skip_padding=skip).make()
         output = source.call(CASES["attend"], layer, batch, training=True)
         results.append([to_numpy(output), *layer.get_weights()])
     for skipped, padded in zip(*results, strict=True):
@@ -265,8 +280,7 @@ def without_sizes(name, source):
 
 
 @needs_tensorflow
-@pytest.mark.parametrize("source", ["mask", "ids", "lengths", "column_lengths", "all"])
-@every_case
+@every_pair(["mask", "ids", "lengths", "column_lengths", "all"])
 @given(data=st.data())
 def test_a_graph_that_knows_no_size_gives_what_eager_gives(name, source, data):
     """Where no shape tells what an input is, its name does."""
@@ -276,8 +290,7 @@ def test_a_graph_that_knows_no_size_gives_what_eager_gives(name, source, data):
     np.testing.assert_allclose(output, kind.call(case, layer, batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("source", ["mask", "ids", "ragged"])
-@every_case
+@every_pair(["mask", "ids", "ragged"])
 def test_an_overflowing_number_of_steps_is_still_a_length(name, source):
     """Lengths above `time` count as `time`, below 0 as 0, in any integer type."""
     case, source, layer = make(name, source)
@@ -297,17 +310,7 @@ def test_an_overflowing_number_of_steps_is_still_a_length(name, source):
         assert_rows_equal(source.rows(case, output, batch), expected)
 
 
-def as_list(case, inputs, companions):
-    """Return the list in which versions before 0.4 took their inputs."""
-    inputs = inputs if isinstance(inputs, list) else [inputs]
-    place = 2 if case.kind == "attend" else 1
-    return [*inputs[:place], *companions, *inputs[place:]]
-
-
-@pytest.mark.parametrize(
-    "source", ["mask", "ids", "string_ids", "lengths", "column_lengths", "all"]
-)
-@every_case
+@every_pair(["mask", "ids", "string_ids", "lengths", "column_lengths", "all"])
 @given(data=st.data())
 def test_lists_and_dicts_are_the_keywords(name, source, data):
     """What versions before 0.4 took, `[query, keys, history_ids]`, and the dict of today."""
@@ -315,15 +318,14 @@ def test_lists_and_dicts_are_the_keywords(name, source, data):
     batch = drawn(data, case, source, FIXED)
     inputs, keywords = source.inputs(case, batch)
     expected = to_numpy(layer(inputs, **keywords))
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+    masks = {"mask": keywords.pop("mask")} if "mask" in keywords else {}
+    named = {**keywords, **dict(zip(layer.input_names.required, inputs, strict=True))}
+    place = case.list_place
     companions = [keywords[key] for key in ("ids", "lengths") if key in keywords]
-    names = layer.input_names.required
-    named = dict(zip(names, inputs if isinstance(inputs, list) else [inputs], strict=True))
-    masks = {"mask": keywords["mask"]} if "mask" in keywords else {}
-    sources = {key: x for key, x in keywords.items() if key != "mask"}
-    for other in (as_list(case, inputs, companions), {**sources, **named}):
+    listed = [*inputs[:place], *companions, *inputs[place:]]
+    for other in (listed, named):
         np.testing.assert_array_equal(layer(other, **masks), expected)
-    if masks and companions:  # a list of one mask for each input
-        listed = as_list(case, inputs, companions)
-        place = 1 if case.kind == "attend" else 0
-        each = [masks["mask"] if i == place else None for i in range(len(listed))]
+    if masks:  # a list of one mask for each input
+        each = [masks["mask"] if i == place - 1 else None for i in range(len(listed))]
         np.testing.assert_array_equal(layer(listed, mask=each), expected)

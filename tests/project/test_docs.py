@@ -14,7 +14,7 @@ import tensorflow as tf
 import din_layers
 from din_layers import testing
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -5,12 +5,14 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
+from attention_cases import CASES, mlp
 from backend import BACKEND, needs_tensorflow
-from cases import CASES, DIM, as_ragged, layer_of, mlp, randomize
+from cases import as_ragged, layer_of
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
-from strategies import batches
+from strategies import DIM, batches
+from wiring import randomize
 
 import din_layers
 from din_layers.testing import garbage
@@ -167,6 +169,33 @@ def test_each_hidden_layer_starts_from_other_weights_and_each_layer_too():
         layer.build([(None, 1, 3), (None, None, 3)])
     assert not np.allclose(first.get_weights()[0], second.get_weights()[0])
     assert not np.allclose(first.get_weights()[0], first.get_weights()[2])
+
+
+def test_two_seeds_start_from_two_sets_of_weights():
+    starts = []
+    for seed in (1, 2, 1):
+        keras.utils.set_random_seed(seed)
+        layer = din_layers.AttentionPoolingLayer()
+        layer.build([(None, 1, 4), (None, None, 4)])
+        starts.append(layer.get_weights()[0])
+    assert not np.allclose(starts[0], starts[1])
+    np.testing.assert_array_equal(starts[0], starts[2])
+
+
+def test_an_empty_history_is_not_the_padding_embedding_and_does_not_train_it():
+    embedding = keras.layers.Embedding(4, 3, mask_zero=True)
+    attend = din_layers.AttentionPoolingLayer((5,))
+    embedding.build()
+    candidate, ids = ops.convert_to_tensor([[3], [3]]), ops.convert_to_tensor([[0, 0], [1, 2]])
+    output, _, (gradient,) = differentiate(
+        lambda: attend([embedding(candidate), embedding(ids)]),
+        [],
+        np.ones(2, bool),
+        [embedding.embeddings],
+    )
+    np.testing.assert_array_equal(output[0], 0)
+    np.testing.assert_array_equal(gradient[0], 0)
+    assert np.abs(gradient[1:]).sum() > 0
 
 
 def test_dropout_drops_weights_in_training_only():

@@ -64,7 +64,12 @@ print(sum("moving_" in name for name in names))
 
 def train(folder, name, kill=0):
     """Train in a process, which kills itself after `kill` steps if that is not 0."""
-    arguments = [os.path.dirname(__file__), folder / "backup", kill, folder / f"{name}.npz"]
+    arguments = [
+        os.path.dirname(os.path.dirname(__file__)),
+        folder / "backup",
+        kill,
+        folder / f"{name}.npz",
+    ]
     return subprocess.run(
         [sys.executable, "-c", TRAIN, *map(str, arguments)], capture_output=True, text=True
     )

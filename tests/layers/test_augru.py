@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from backend import needs_tensorflow
-from cases import as_ragged, randomize
+from cases import as_ragged
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import ops
 from strategies import DIM, batches, values
+from wiring import randomize
 
 import din_layers
 

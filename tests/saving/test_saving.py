@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import attention_cases
 import keras
 import numpy as np
 import pytest
@@ -103,7 +104,7 @@ def test_configs_of_other_classes_of_these_names_load():
             assert layer.get_config()[names.get(key, key)] == wanted
 
 
-@pytest.mark.parametrize("name", [n for n, case in CASES.items() if case.kind == "attend"])
+@pytest.mark.parametrize("name", attention_cases.CASES)
 def test_all_weights_exist_after_build(name):
     case = CASES[name]
     layer = case.layer(**case.config)
@@ -160,6 +161,19 @@ def test_training_goes_on_where_it_stopped(tmp_path):
             m.fit(inputs, target, epochs=2, shuffle=False, verbose=0)
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision_trains_on_empty_histories(dtype):
+    keras.config.set_dtype_policy(dtype)
+    model = click_model()
+    model.compile("adam", "binary_crossentropy")
+    inputs, target = numeric_inputs(batch=32), np.arange(32)[:, None] % 2
+    inputs[0][::3] = 0
+    with recording():
+        history = model.fit(inputs, target, epochs=3, batch_size=8, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+    assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
 # One process for all, since importing TensorFlow takes seconds. Exported models come first,

@@ -16,7 +16,7 @@ from keras import ops
 from din_layers.testing import DEFAULT_INVARIANTS, MaskingError, check_ids, check_masking
 
 VERSIONS = {"keras": "3.15", "keras-rs": "0.4"}
-DOCS = Path(__file__).parent.parent / "docs" / "testing.md"
+DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
 
 pytestmark = [
     pytest.mark.skipif(
