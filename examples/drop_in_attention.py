@@ -1,4 +1,4 @@
-"""Drop attention into an existing model: one line changes, and everything else stays Keras.
+"""Drop attention into an existing model: the pooling changes, everything else stays as it is.
 
 The model below predicts whether a user will like a film, from the films that the user has rated
 and whether they were liked. It pools the history by a plain mean. We put DIN's attention in its
@@ -6,6 +6,8 @@ place, look at what it looks at, save the model, load it and go on training.
 
     python examples/drop_in_attention.py
 """
+
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -34,6 +36,7 @@ train, train_label = draw(50_000)
 test, test_label = draw(5_000)
 
 # The existing model. `mask_zero=True` makes the mask, `Add` hands it on, and the pooling reads it.
+# The mean blends all events, so that the model cannot tell which topic it was that the user liked.
 
 
 def build(pool):
@@ -90,8 +93,10 @@ print(f"{same:.0%} of the weight is on films of the candidate's topic")
 assert same > 0.5
 
 # Save, load, go on training. The classes are registered: `import din_layers` is all it takes.
-model.save("with_attention.keras")
-again = keras.models.load_model("with_attention.keras")
+file = Path("runs/drop_in_attention/model.keras")
+file.parent.mkdir(parents=True, exist_ok=True)
+model.save(file)
+again = keras.models.load_model(file)
 np.testing.assert_array_equal(again.predict(test, verbose=0), model.predict(test, verbose=0))
 again.fit(train, train_label, batch_size=256, verbose=0)
 later = again.evaluate(test, test_label, batch_size=1000, verbose=0)[1]

@@ -7,6 +7,8 @@ up all features, sizes are fixed, and no mask comes out, so the attention is han
     pip install -e ".[examples]" && python examples/large_tables.py
 """
 
+from pathlib import Path
+
 import keras
 import keras_rs
 import numpy as np
@@ -72,4 +74,6 @@ for name, model in models.items():
 apart = max(np.abs(x - y).max() for x, y in zip(*trained.values(), strict=True))
 print(f"largest difference of the trained weights: {apart:.1e}")
 assert apart < 1e-5
-models["DistributedEmbedding"].save("large_tables.keras")
+file = Path("runs/large_tables/model.keras")
+file.parent.mkdir(parents=True, exist_ok=True)
+models["DistributedEmbedding"].save(file)

@@ -6,6 +6,7 @@ Such a file names its classes without a package, so Keras does not know where to
     python examples/load_old_files.py
 """
 
+import os
 import subprocess
 import sys
 
@@ -14,7 +15,8 @@ import numpy as np
 
 import din_layers
 
-keras.utils.set_random_seed(0)
+os.makedirs("runs/load_old_files", exist_ok=True)
+os.chdir("runs/load_old_files")  # all files go there
 
 # The other code: a pooling layer of its own that nobody registered, in a model that was trained
 # and saved. It runs as a program of its own, as it did back then, and leaves `old.keras`.

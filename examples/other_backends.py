@@ -14,6 +14,9 @@ import sys
 
 import numpy as np
 
+os.makedirs("runs/other_backends", exist_ok=True)
+os.chdir("runs/other_backends")  # all files go there
+
 # The program that trains. It names no backend: any of the three could run it.
 TRAIN = """
 import keras

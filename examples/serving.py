@@ -7,6 +7,7 @@ strings, so they get the numeric model behind the lookup. None of the three need
 """
 
 import logging
+import os
 import subprocess
 import sys
 import warnings
@@ -16,6 +17,8 @@ import numpy as np
 
 import din_layers
 
+os.makedirs("runs/serving", exist_ok=True)
+os.chdir("runs/serving")  # all files go there
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
@@ -56,13 +59,9 @@ by_id = {
     "history": places[None, CANDIDATES:].astype("int32") + 2,
     "stars": rng.integers(1, 11, (1, TIME)).astype("int32"),
 }
-by_text = {
-    **by_id,
-    "movie": catalogue[by_id["movie"] - 2],
-    "history": catalogue[by_id["history"] - 2],
-}
+by_text = {name: catalogue[by_id[name] - 2] for name in ("movie", "history")}
 np.savez("ids.npz", **by_id)
-np.savez("texts.npz", **by_text)
+np.savez("texts.npz", **by_text, stars=by_id["stars"])
 expected = numeric.predict(by_id, verbose=0)
 
 # Export. Batch, history and candidates stay of any size.
@@ -107,6 +106,9 @@ for way, asked in {"once": request, "tiled": {**rows, "movie": request["movie"].
 np.savez(runtime, **answer)
 assert runtime == "SavedModel" or not {"keras", "tensorflow"} & set(sys.modules)
 """
+once = sum(ids.nbytes for ids in by_id.values()) / 1000
+tiled = CANDIDATES * (by_id["history"].nbytes + by_id["stars"].nbytes + 4) / 1000
+print(f"a request of ids has {once:.1f} kB with the history once, {tiled:.0f} kB tiled\n")
 print(f"{'':12} {'once':>9} {'tiled':>9}  tiled / once  largest difference from Keras")
 for runtime in ("SavedModel", "LiteRT", "ONNX"):
     subprocess.run([sys.executable, "-c", SERVER, runtime, str(REPEATS)], check=True)

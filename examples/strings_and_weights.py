@@ -9,6 +9,8 @@ implementation stand between training and serving.
 Strings in a model need TensorFlow under Keras. Elsewhere use the same layers in `tf.data`.
 """
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -84,8 +86,10 @@ np.testing.assert_allclose(taste_of.predict(asked, verbose=0)[0], by_hand, rtol=
 
 # Saved and loaded, the model scores raw strings: also an empty list, a topic it has never seen and
 # a city that was not in the log.
-model.save("readers.keras")
-again = keras.models.load_model("readers.keras")
+file = Path("runs/strings_and_weights/model.keras")
+file.parent.mkdir(parents=True, exist_ok=True)
+model.save(file)
+again = keras.models.load_model(file)
 lists = ["sports:0.9", "food:0.9", "sports:0.3,food:0.7", "chess:1.0", ""]
 asked = {
     "city": tf.constant(["Oslo", "Lima", "Pune", "Rome", "Oslo"]),

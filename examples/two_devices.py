@@ -22,6 +22,8 @@ import tensorflow as tf
 
 import din_layers
 
+os.makedirs("runs/two_devices", exist_ok=True)
+os.chdir("runs/two_devices")  # all files go there
 processor = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(processor, [tf.config.LogicalDeviceConfiguration()] * 2)
 
@@ -96,10 +98,8 @@ if importlib.util.find_spec("jax"):
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    processes = [
-        subprocess.Popen([sys.executable, "-c", JAX, port, process], env=environment)
-        for process in "01"
-    ]
+    command = [sys.executable, "-c", JAX, port]
+    processes = [subprocess.Popen([*command, number], env=environment) for number in "01"]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     trained = keras.models.load_model("jax-0.keras"), np.load("jax-0.npy")
     two_devices["JAX DataParallel, two processes"] = trained
