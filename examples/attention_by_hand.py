@@ -48,7 +48,7 @@ def attention(**options):
     layer = din_layers.AttentionPoolingLayer((36,), att_activation="sigmoid", **options)
     layer.build([query.shape, keys.shape])
     layer.set_weights(weights)
-    return layer([query, keys], mask=[None, valid], return_attention_scores=True)
+    return layer([query, keys], lengths=lengths, return_attention_scores=True)
 
 
 some = din_layers.AttentionPoolingLayer((36,), bias_initializer="random_normal")
@@ -84,8 +84,7 @@ compare("weighted sum", (shares[..., None] * keys).sum(axis=1)[:, None], pooled)
 
 # A recipe that lowers invalid scores to -2**32 instead of leaving them out has a uniform softmax
 # for an empty history: the mean of the padding. The layer gives zeros.
-nobody = np.zeros_like(valid)
-empty = some([query, keys], mask=[None, nobody])
+empty = some([query, keys], lengths=0 * lengths)
 compare("an empty history", np.zeros((BATCH, 1, DIM)), empty)
 
 # ## Dice

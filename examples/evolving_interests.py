@@ -36,10 +36,11 @@ def draw(users):
 
 train, test = draw(20_000), draw(4000)
 
-# The trap. Keras's mask goes from layer to layer, here from the embedding through the GRU. The
-# first operation that is no layer drops it: the `+` of a residual connection is enough. What
-# follows then takes padding for events, silently. So tell the layers behind it by the ids of the
-# history which positions are events.
+# The trap. Keras's mask goes from layer to layer, here from the embedding through the GRU. (From
+# Keras 3.16 on it ends there.) The first operation that is no layer drops it: the `+` of a residual
+# connection is enough. What follows then takes padding for events, silently. So hand the layers
+# behind it the ids of the history, which say what is an event: `attention([query, states],
+# ids=history)`.
 
 
 def build(kind):
@@ -52,9 +53,9 @@ def build(kind):
         interest = attention([query, keys])[:, 0]
     else:
         states = keys + keras.layers.GRU(16, return_sequences=True)(keys)
-        ids = [] if kind == "DIEN without ids" else [history]
-        _, scores = attention([query, states, *ids], return_attention_scores=True)
-        interest = din_layers.AUGRU(16)([states, *ids, scores])
+        events = {} if kind == "DIEN without ids" else {"ids": history}
+        _, scores = attention([query, states], **events, return_attention_scores=True)
+        interest = din_layers.AUGRU(16)([states, scores], **events)
     x = keras.layers.Concatenate()([interest, query[:, 0], interest * query[:, 0]])
     x = keras.layers.Dense(32, activation="relu")(x)
     model = keras.Model([history, item], keras.layers.Dense(1, activation="sigmoid")(x))
@@ -79,3 +80,13 @@ for kind, (auc, change) in results.items():
 assert results["DIEN"][0] > results["DIN"][0] + 0.1
 assert results["DIEN"][1] < 1e-5
 assert results["DIEN without ids"][1] > 1e-2
+
+# A layer with `mask_required=True` does not stay silent: it refuses a sequence that comes with
+# nothing to tell its padding.
+message = ""
+try:
+    din_layers.AUGRU(16, mask_required=True)([keras.Input((None, 16)), keras.Input((None,))])
+except ValueError as error:
+    message = str(error)
+assert "`mask` must be given, or `lengths` or `ids`" in message
+print("\nWith mask_required=True: `mask` must be given, or `lengths` or `ids`")

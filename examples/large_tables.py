@@ -53,7 +53,7 @@ def build(table):
     history = keras.Input((TIME,), dtype="int32", name="history")
     vectors = table({"item": item, "history": history})
     attention = din_layers.AttentionPoolingLayer((32, 16))
-    interest = attention([vectors["item"], vectors["history"], history])
+    interest = attention([vectors["item"], vectors["history"]], ids=history)
     x = keras.layers.Concatenate()([interest, vectors["item"]])[:, 0]
     model = keras.Model([item, history], keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
