@@ -228,7 +228,7 @@ def test_skip_padding_is_switched_off_for_litert(tmp_path):
     ],
 )
 def test_strings_are_not_for_litert_and_onnx(tmp_path, to, layer, error):
-    """The export itself raises nothing; `examples/serve_candidates.py` goes around it."""
+    """The export itself raises nothing; `examples/serving.py` goes around it."""
     strings = keras.Input((None,), dtype="string", name="strings")
     model = keras.Model(strings, layer(strings))
     model(tf.constant([["a", "b"]]))
