@@ -105,9 +105,11 @@ def build_fields_din(
         inputs += [history, target]
         query, keys = embed(target, buckets, units), embed(history, buckets, units)
         if pooling == "attention":
-            pooled = AttentionPoolingLayer(
+            attention = AttentionPoolingLayer(
                 tuple(attention_units), att_activation="relu", name=f"attention_{field}"
-            )([query, keys])
+            )
+            # The weights are for who wants to see what the attention looks at.
+            pooled, _ = attention([query, keys], return_attention_scores=True)
         else:
             pooled = SequencePoolingLayer("mean", name=f"mean_{field}")(keys)
         users.append(keras.layers.Concatenate(name=f"user_{field}")([pooled[:, 0], query[:, 0]]))
@@ -136,8 +138,13 @@ def as_form(padded: Mapping[str, Any], form: str) -> dict[str, Any]:
 
 
 def step_shapes(model: keras.Model, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Shape of what each step of a model gives for these inputs."""
-    steps = {layer.name: layer.output for layer in model.layers if layer.name not in inputs}
+    """Shape of what each step of a model gives for these inputs, attention weights included."""
+    steps = {}
+    for layer in model.layers:
+        if layer.name.startswith("attention"):
+            steps[layer.name], steps[f"{layer.name}, weights"] = layer.output
+        elif layer.name not in inputs:
+            steps[layer.name] = layer.output
     values = keras.Model(model.inputs, steps)(inputs)
     return {name: tuple(value.shape) for name, value in values.items()}
 
