@@ -126,36 +126,25 @@ def train(
 
 
 def compare(
-    builders: Mapping[str, Callable[[int], keras.Model]],
-    seeds: Iterable[int],
-    train_one: Callable[[str, keras.Model, int], Run],
-) -> dict[str, list[Run]]:
-    """Build and train each model with each seed; return the runs by the name of the model."""
-    runs: dict[str, list[Run]] = {name: [] for name in builders}
-    for seed in seeds:
-        for name, build in builders.items():
-            print(f"\nTraining: {name}, seed {seed}", flush=True)
-            runs[name].append(train_one(name, build(seed), seed))
-    return runs
-
-
-def compare_on(
     parts: Split,
     builders: Mapping[str, Callable[[int], keras.Model]],
     inputs_of: Callable[[Questions], dict[str, Ints]],
     options: Any,
 ) -> dict[str, list[Run]]:
-    """The same, on the questions of a split; the test part is scored after each epoch."""
+    """Build and train each model with each seed; return the runs by the name of the model."""
     train_inputs, test_inputs, test = inputs_of(parts.train), inputs_of(parts.test), parts.test
 
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(test.label, predict(model, test_inputs), test.user)}
 
-    def train_one(name: str, model: keras.Model, seed: int) -> Run:
-        label = parts.train.label[:, None]
-        return train(model, train_inputs, label, epochs=options.epochs, score=score)
-
-    return compare(builders, options.seeds, train_one)
+    runs: dict[str, list[Run]] = {name: [] for name in builders}
+    for seed in options.seeds:
+        for name, build in builders.items():
+            print(f"\nTraining: {name}, seed {seed}", flush=True)
+            label = parts.train.label[:, None]
+            one = train(build(seed), train_inputs, label, epochs=options.epochs, score=score)
+            runs[name].append(one)
+    return runs
 
 
 def predict(model: keras.Model, inputs: Any) -> Floats:
