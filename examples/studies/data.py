@@ -144,15 +144,18 @@ def _read(path: Path, kinds: Mapping[str, type]) -> pd.DataFrame:
             form |= {"sep": "\t", "names": list(kinds), "quoting": csv.QUOTE_NONE}
         else:  # utf-8-sig: a file that went through a spreadsheet starts with a byte order mark
             text = path.read_text(encoding="utf-8-sig")
-            form |= {"usecols": list(kinds)}
         with warnings.catch_warnings():
             # Of a first row that is too long, which would be cut.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = _parse(path, text, kinds, form)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    except (ValueError, pd.errors.ParserWarning) as error:  # all that pandas raises
-        raise error if isinstance(error, DataError) else DataError(f"{path}: {error}") from error
+    except DataError:
+        raise
+    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:  # all that pandas raises
+        raise DataError(f"{path}: {error}") from error
+    if missing := [column for column in kinds if column not in frame]:
+        raise DataError(f"{path}: no column {', '.join(missing)}")
     if frame.empty:
         raise DataError(f"{path}: no rows in it")
     return frame
@@ -163,12 +166,13 @@ def _parse(path: Path, text: str, kinds: Mapping[str, type], form: dict[str, Any
         return pd.read_csv(io.StringIO(text), dtype=kinds, **form)
     except pd.errors.ParserError:
         raise
-    except ValueError:  # says what could not be read, but not where
+    except (ValueError, OverflowError):  # says what could not be read, but not where
         frame = pd.read_csv(io.StringIO(text), dtype=str, **form)
         for column, kind in kinds.items():
-            if kind is not str:
-                strange = pd.to_numeric(frame[column], errors="coerce").isna()
-                _refuse(path, frame, column, strange, "no number")
+            if kind is not str and column in frame:
+                value = pd.to_numeric(frame[column], errors="coerce")
+                strange = ~(value.abs() < 2**62) | (value % 1 != 0 if kind is int else False)
+                _refuse(path, frame, column, strange, "no number to use")
         raise
 
 
