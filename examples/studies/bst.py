@@ -18,6 +18,7 @@ https://arxiv.org/abs/1905.06874
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +28,9 @@ import numpy as np
 from keras import ops
 
 from din_layers import AttentionPoolingLayer, SequencePoolingLayer
-from studies.data import NOT_RATED, Ints, Questions, genre_combinations, newest_first, split
+from studies.data import NOT_RATED, Ints, Questions, genre_combinations, newest_first
 from studies.din import activation_layer
-from studies.report import draw_training, print_scores, table
+from studies.report import table
 from studies.training import compare, save_and_check
 
 # The model -------------------------------------------------------------------------------------
@@ -283,8 +284,7 @@ POOLINGS = {"transformer (BST)": "transformer", "attention (DIN)": "attention", 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole study; the files go to `staging`."""
-    data = options.data
-    parts, genres = split(data), genre_combinations(data)
+    data, genres = options.data, genre_combinations(options.data)
 
     def build(pooling: str, seed: int) -> keras.Model:
         return build_bst(
@@ -307,16 +307,14 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     def to_inputs(questions: Questions) -> dict[str, Ints]:
         return inputs_of(questions, genres, data.users)
 
-    builders = {
-        name: lambda seed, pooling=pooling: build(pooling, seed)
-        for name, pooling in POOLINGS.items()
-    }
-    runs = compare(parts, builders, to_inputs, options)
-    print_scores(runs, len(parts.train.label))
-    bst = runs["transformer (BST)"][0].model
+    parts, bst = compare(
+        options,
+        staging,
+        {name: functools.partial(build, pooling) for name, pooling in POOLINGS.items()},
+        to_inputs,
+        "Training: the history encoded by a transformer (BST), attention alone (DIN), a mean",
+    )
     save_and_check(bst, to_inputs(parts.test), staging / "bst.keras")
-    title = "Training: the history encoded by a transformer (BST), attention alone (DIN), a mean"
-    draw_training(runs, title, staging / "training.png")
 
 
 def inputs_of(questions: Questions, genres: Ints, users: Mapping[str, Ints]) -> dict[str, Ints]:

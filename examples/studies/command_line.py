@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 
 from studies import rows
 from studies.data import DataError, load
+from studies.variants import VARIANTS
 
 PROGRAM = "studies"
 
@@ -99,10 +100,11 @@ def parser() -> argparse.ArgumentParser:
 def _add_options(options: argparse.ArgumentParser, name: str) -> None:
     study = STUDIES[name]
     add = options.add_argument
+    source = options.add_mutually_exclusive_group()
     if study.data:
-        add("--data", type=Path, metavar="PATH", help=study.data)
+        source.add_argument("--data", type=Path, metavar="PATH", help=study.data)
     if study.published:
-        add("--published", action="store_true", help=study.published)
+        source.add_argument("--published", action="store_true", help=study.published)
     add("--limit", type=_whole(2), metavar="N", help=study.limit)
     add("--epochs", type=_whole(1), default=study.epochs, help="(default: %(default)s)")
     add("--seed", type=_whole(0), default=0, help="of everything random (default: 0)")
@@ -116,7 +118,15 @@ def _add_options(options: argparse.ArgumentParser, name: str) -> None:
     if name == "two_towers":
         add("--sampler", choices=("inbatch", "uniform", "frequency"), default="inbatch")
     if name == "ablation":
-        add("--variants", nargs="+", metavar="NAME", help="which to run (default: all)")
+        names = ", ".join(VARIANTS)
+        add(
+            "--variants",
+            nargs="+",
+            choices=VARIANTS,
+            default=list(VARIANTS),
+            metavar="NAME",
+            help=f"which to run (default: all): {names}",
+        )
     add(
         "--out",
         type=Path,

@@ -23,9 +23,8 @@ import keras
 from keras import ops
 
 from din_layers import AUGRU, AttentionPoolingLayer
-from studies.data import Floats, split
+from studies.data import Floats
 from studies.din import build_din, genre_shares, inputs_of, probability, rated_films
-from studies.report import draw_training, print_scores
 from studies.training import compare, save_and_check
 
 
@@ -127,19 +126,17 @@ def without_auxiliary_loss(dien: keras.Model) -> keras.Model:
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole study; the files go to `staging`."""
-    parts, shares = split(options.data), genre_shares(options.data)
-    runs = compare(
-        parts,
+    shares = genre_shares(options.data)
+    parts, trained = compare(
+        options,
+        staging,
         {
             "evolution (DIEN)": lambda seed: build_dien(shares, seed=seed),
             "attention (DIN)": lambda seed: build_din(shares, seed=seed),
             "mean": lambda seed: build_din(shares, pooling="mean", seed=seed),
         },
         inputs_of,
-        options,
+        "Training: interests that evolve (DIEN), attention (DIN), a plain mean",
     )
-    print_scores(runs, len(parts.train.label))
-    served = without_auxiliary_loss(runs["evolution (DIEN)"][0].model)
+    served = without_auxiliary_loss(trained)
     save_and_check(served, inputs_of(parts.test), staging / "dien.keras")
-    title = "Training: interests that evolve (DIEN), attention (DIN), a plain mean"
-    draw_training(runs, title, staging / "training.png")

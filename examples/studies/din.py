@@ -32,9 +32,8 @@ from studies.data import (
     Questions,
     Split,
     histories,
-    split,
 )
-from studies.report import draw_training, heat_map, print_scores, save, shorten
+from studies.report import heat_map, save, shorten
 from studies.training import compare, save_and_check
 
 # The model -------------------------------------------------------------------------------------
@@ -323,22 +322,18 @@ def draw_attention(din: keras.Model, data: MovieLens, parts: Split, user: int, f
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole study; the files go to `staging`."""
-    data = options.data
-    parts, shares = split(data), genre_shares(data)
-    runs = compare(
-        parts,
+    data, shares = options.data, genre_shares(options.data)
+    parts, din = compare(
+        options,
+        staging,
         {
             "attention (DIN)": lambda seed: build_din(shares, seed=seed),
             "mean": lambda seed: build_din(shares, pooling="mean", seed=seed),
         },
         inputs_of,
-        options,
+        "Training: the history pooled by attention (DIN) and by a plain mean",
     )
-    print_scores(runs, len(parts.train.label))
-    din = runs["attention (DIN)"][0].model
     save_and_check(din, inputs_of(parts.test), staging / "din.keras")
     user = choose_user(data, parts.test_events)
     draw_attention(din, data, parts, user, staging / "attention.png")
-    title = "Training: the history pooled by attention (DIN) and by a plain mean"
-    draw_training(runs, title, staging / "training.png")
     print_recommendations(din, data, user)

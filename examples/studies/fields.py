@@ -19,6 +19,7 @@ column has its own.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ import numpy as np
 import tensorflow as tf
 
 from din_layers import AttentionPoolingLayer, HashLayer, SequencePoolingLayer
-from studies.data import LIKED, Ints, MovieLens, Questions, split
-from studies.report import draw_training, print_scores, table
+from studies.data import LIKED, Ints, MovieLens, Questions
+from studies.report import table
 from studies.training import compare, save_and_check
 
 Fields = Mapping[str, tuple[int, int]]  # name: (hash buckets, size of the embedding)
@@ -184,23 +185,21 @@ def inputs_of(data: MovieLens, questions: Questions) -> dict[str, Ints]:
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole study; the files go to `staging`."""
-    data = options.data
-    parts = split(data)
 
     def build(pooling: str, seed: int) -> keras.Model:
         return build_fields_din(MOVIELENS_FIELDS, pooling=pooling, embedding_l2=1e-3, seed=seed)
 
-    runs = compare(
-        parts,
-        {
-            "attention (DIN)": lambda seed: build("attention", seed),
-            "mean": lambda seed: build("mean", seed),
-        },
-        lambda questions: inputs_of(data, questions),
+    def to_inputs(questions: Questions) -> dict[str, Ints]:
+        return inputs_of(options.data, questions)
+
+    parts, din = compare(
         options,
+        staging,
+        {
+            "attention (DIN)": functools.partial(build, "attention"),
+            "mean": functools.partial(build, "mean"),
+        },
+        to_inputs,
+        "Training: each field of the history pooled by attention (DIN) and by a plain mean",
     )
-    print_scores(runs, len(parts.train.label))
-    din = runs["attention (DIN)"][0].model
-    save_and_check(din, inputs_of(data, parts.test), staging / "fields.keras")
-    title = "Training: each field of the history pooled by attention (DIN) and by a plain mean"
-    draw_training(runs, title, staging / "training.png")
+    save_and_check(din, to_inputs(parts.test), staging / "fields.keras")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 import sys
 import time
@@ -15,7 +16,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from studies.data import LIKED, Floats, Ints, Longs, MovieLens, Questions, Split
+from studies.data import LIKED, Floats, Ints, Longs, MovieLens, Questions, Split, split
+from studies.report import draw_training, print_scores
 from studies.scores import Scores, measure
 
 BATCH = 256
@@ -118,21 +120,41 @@ def train(
     recorder = _Recorder(score, bar)
     # A progress bar on a terminal, one line per epoch in a log.
     verbose = 0 if bar is not None else 1 if sys.stdout.isatty() else 2
-    batch = BATCH if y is not None else None
+    arrays = y is not None  # a dataset has batches, and shuffles them
     model.fit(
-        x, y, batch_size=batch, epochs=epochs, callbacks=[recorder, *callbacks], verbose=verbose
+        x,
+        y,
+        batch_size=BATCH if arrays else None,
+        shuffle=arrays,
+        epochs=epochs,
+        callbacks=[recorder, *callbacks],
+        verbose=verbose,
     )
     return Run(model, recorder.epochs)
 
 
 def compare(
-    parts: Split,
+    options: argparse.Namespace,
+    staging: Path,
     builders: Mapping[str, Callable[[int], keras.Model]],
     inputs_of: Callable[[Questions], dict[str, Ints]],
-    options: Any,
-) -> dict[str, list[Run]]:
-    """Build and train each model with each seed; return the runs by the name of the model."""
-    train_inputs, test_inputs, test = inputs_of(parts.train), inputs_of(parts.test), parts.test
+    title: str,
+) -> tuple[Split, keras.Model]:
+    """Train models on MovieLens, each with each seed; print their scores, draw their training.
+
+    Args:
+        options: Those of the command line, with the data.
+        staging: Where `training.png` goes.
+        builders: For each model, its name and what builds it with a seed.
+        inputs_of: Turns questions into inputs, the same for all models.
+        title: Of the picture.
+
+    Returns:
+        The split, and the first model with the first seed, trained.
+    """
+    parts = split(options.data)
+    label, test = parts.train.label[:, None], parts.test
+    train_inputs, test_inputs = inputs_of(parts.train), inputs_of(test)
 
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(test.label, predict(model, test_inputs), test.user)}
@@ -141,10 +163,11 @@ def compare(
     for seed in options.seeds:
         for name, build in builders.items():
             print(f"\nTraining: {name}, seed {seed}", flush=True)
-            label = parts.train.label[:, None]
             one = train(build(seed), train_inputs, label, epochs=options.epochs, score=score)
             runs[name].append(one)
-    return runs
+    print_scores(runs, len(label))
+    draw_training(runs, title, staging / "training.png")
+    return parts, next(iter(runs.values()))[0].model
 
 
 def predict(model: keras.Model, inputs: Any) -> Floats:

@@ -50,11 +50,8 @@ def build_two_towers(
     user_fields: Mapping[str, int],
     item_fields: Mapping[str, int],
     *,
-    user_units: int = 16,
-    item_units: int = 32,
     user_hidden_units: Sequence[int] = (128, 64, 32),
     item_hidden_units: Sequence[int] = (64, 32),
-    embedding_l2: float = 1e-6,
     seed: int | None = None,
 ) -> tuple[keras.Model, keras.Model]:
     """Return the user tower and the item tower; both give vectors of length 1.
@@ -66,11 +63,8 @@ def build_two_towers(
     Args:
         user_fields: Per field of a user: how many ids it has, 0 included.
         item_fields: Per field of an item: the same. Items and histories share the embeddings.
-        user_units: Size of the embedding of a user field.
-        item_units: Size of the embedding of an item field.
         user_hidden_units: Units of the user tower's dense layers, the vector's size last.
         item_hidden_units: Units of the item tower's dense layers, the same size last.
-        embedding_l2: Weight decay of the embeddings.
         seed: If given, the seed of everything random in Keras, weights included.
     """
     if seed is not None:
@@ -81,7 +75,7 @@ def build_two_towers(
             ids,
             units,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=1e-4),
-            embeddings_regularizer=keras.regularizers.L2(embedding_l2),
+            embeddings_regularizer=keras.regularizers.L2(1e-6),
             name=f"{field}_embedding",
         )
 
@@ -92,9 +86,7 @@ def build_two_towers(
             x = keras.layers.Dense(units, activation="relu")(x)
         return keras.layers.UnitNormalization()(keras.layers.Dense(size)(x))
 
-    item_embeddings = {
-        field: embedding(field, ids, item_units) for field, ids in item_fields.items()
-    }
+    item_embeddings = {field: embedding(field, ids, 32) for field, ids in item_fields.items()}
     item = {field: keras.Input((1,), dtype="int32", name=field) for field in item_fields}
     item_vector = tower([item_embeddings[field](item[field]) for field in item], item_hidden_units)
 
@@ -106,7 +98,7 @@ def build_two_towers(
     length = keras.Input((1,), dtype="int32", name="history_length")
     pool = SequencePoolingLayer(mode="mean", name="mean")
     user_vector = tower(
-        [embedding(field, user_fields[field], user_units)(user[field]) for field in user]
+        [embedding(field, user_fields[field], 16)(user[field]) for field in user]
         + [pool([item_embeddings[field](history[f"history_{field}"]), length]) for field in item],
         user_hidden_units,
     )

@@ -13,10 +13,9 @@ from studies.data import HISTORY, genre_combinations, held_out, load, number, qu
 from studies.scores import Scores
 from studies.training import Epoch, best_epoch
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="strings, ragged tensors"),
-]
+pytestmark = pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="strings, ragged and sparse tensors"
+)
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +52,7 @@ def small_dien(rows=4, time=6):
     return dien.build_dien(shares, seed=1), inputs
 
 
+@pytest.mark.slow
 def test_dien_trains_every_weight_and_serves_the_same_numbers_under_more_padding():
     model, inputs = small_dien()
     before = [weight.numpy() for weight in model.trainable_weights]
@@ -272,6 +272,7 @@ def test_the_loss_is_that_of_a_softmax_without_accidental_hits(ids, negative_ids
         assert loss == pytest.approx(wanted, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["inbatch", "uniform", "frequency"])
 def test_training_brings_users_to_their_items(sampler):
     """Four users, each with one item of their own: the towers must learn which."""
