@@ -34,20 +34,13 @@ from studies.din import build_din, genre_shares
 from studies.report import save, table
 from studies.scores import TITLES, Scores, mean_and_spread, measure
 from studies.training import SCORING_BATCH, Epoch, best_epoch, predict, ragged_batches, train
-from studies.variants import BASE, VARIANTS, Variant
+from studies.variants import BASE, MEAN_OF, VARIANTS, Variant
 
-# The attention variants and what they are compared with, all else the same.
-MEAN_OF = {"din": "mean", "l2": "mean_l2", "no_l2": "mean_no_l2"} | {
-    f"din_{history}": f"mean_{history}" for history in (200, 1000)
-}
 DECAY = {True: 0.1, False: 1e-3}  # mini-batch aware or not, each the best of its own on validation
 # Without these, the same for all: chosen on the validation part, for speed as well.
 ATTENTION_UNITS = (32, 16)
 BATCH = 512
 LEARNING_RATE = 2e-3
-
-
-# The runs --------------------------------------------------------------------------------------
 
 
 class Parts(NamedTuple):
@@ -152,37 +145,32 @@ def results(
     return pd.DataFrame(rows).set_index(["variant", "seed"])
 
 
-# Table and picture -----------------------------------------------------------------------------
-
-
 def report(found: pd.DataFrame) -> str:
     """All variants as a table, and how far each lies from the base and from mean pooling."""
-    names = list(dict.fromkeys(found.index.get_level_values("variant")))
-    lines = {}
-    for name in names:
-        of = found.loc[name]
-        lines[VARIANTS[name].title] = {
+    lines = {
+        VARIANTS[name].title: {
             "seeds": len(of),
             **{title: mean_and_spread(of[score]) for score, title in TITLES.items()},
             "epochs": "-".join(map(str, sorted({of["epoch"].min(), of["epoch"].max()}))),
             "parameters": f"{of['parameters'].iloc[0]:,}",
             "s / epoch": f"{of['seconds'].median():.1f}",
         }
+        for name, of in found.groupby("variant", sort=False)
+    }
     text = [
         table(lines),
         "Test part; mean ± standard deviation over the seeds, each at the epoch that its validation"
         " part chose.\nGAUC: mean of the users' own AUCs, weighted by their ratings. Seconds are of"
         " processor time.",
     ]
-    against_mean = {name: mean for name, mean in MEAN_OF.items() if {name, mean} <= {*names}}
-    against_base = {name: BASE for name in names if name != BASE and BASE in names}
+    names = set(found.index.get_level_values("variant"))
     for title, pairs in (
-        ("mean pooling, all else the same", against_mean),
-        (repr(VARIANTS[BASE].title), against_base),
+        ("mean pooling, all else the same", MEAN_OF),
+        (repr(VARIANTS[BASE].title), {name: BASE for name in VARIANTS if name != BASE}),
     ):
-        if pairs:
-            text.append(f"\nAbove {title}, seed by seed: mean ± standard error")
-            text.append(table({VARIANTS[n].title: gain(found, n, m) for n, m in pairs.items()}))
+        gains = {VARIANTS[a].title: gain(found, a, b) for a, b in pairs.items() if {a, b} <= names}
+        if gains:
+            text.append(f"\nAbove {title}, seed by seed: mean ± standard error\n{table(gains)}")
     return "\n".join(text)
 
 
@@ -197,24 +185,17 @@ def gain(found: pd.DataFrame, name: str, other: str) -> dict[str, str]:
 
 def draw(found: pd.DataFrame, file: Path) -> None:
     """Draw AUC and GAUC of each variant: every seed, and the mean with its standard error."""
-    names = list(dict.fromkeys(found.index.get_level_values("variant")))
+    places, names = pd.factorize(found.index.get_level_values("variant"))
     figure = Figure(figsize=(12, 1.8 + 0.42 * len(names)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for axes, score in zip(panels, ("auc", "gauc"), strict=True):
-        for place, name in enumerate(names):
-            values = found.loc[name][score]
-            axes.plot(
-                values, [place] * len(values), "o", color="tab:gray", alpha=0.45, markersize=5
-            )
+        axes.plot(found[score], places, "o", color="tab:gray", alpha=0.45, markersize=5)
+        of_seeds = found.groupby("variant", sort=False)[score].agg(["mean", "sem"]).fillna(0)
+        for place, (name, (mean, error)) in enumerate(zip(names, of_seeds.to_numpy(), strict=True)):
             colour = "tab:orange" if "pooling" in VARIANTS[name].model else "tab:blue"
-            error = values.sem() if len(values) > 1 else 0.0
-            axes.errorbar(
-                values.mean(), place, xerr=error, fmt="D", color=colour, markersize=7, capsize=4
-            )
-        if BASE in names:
-            axes.axvline(
-                found.loc[BASE][score].mean(), color="tab:blue", linestyle=":", linewidth=1
-            )
+            axes.errorbar(mean, place, xerr=error, fmt="D", color=colour, markersize=7, capsize=4)
+            if name == BASE:
+                axes.axvline(mean, color="tab:blue", linestyle=":", linewidth=1)
         axes.set_xlabel(f"{TITLES[score]} on the test part")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", alpha=0.3)

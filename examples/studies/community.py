@@ -37,9 +37,9 @@ from din_layers import (
     WeightedSequenceLayer,
 )
 from studies.data import Floats
-from studies.report import draw_training, score_row, table
-from studies.rows import COLUMNS, PADDING, TEN_ROWS, Rows, draw, read
-from studies.scores import TITLES, Scores, mean_and_spread, measure
+from studies.report import draw_training, score_columns, score_row, table
+from studies.rows import COLUMNS, PADDING, TEN_ROWS, draw, read
+from studies.scores import Scores, measure
 from studies.training import BATCH, SCORING_BATCH, Run, train
 
 SINGLES = ("client_type", "post_type", "topic_id", "keyword_id")
@@ -212,58 +212,42 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
 # The study -------------------------------------------------------------------------------------
 
 
-def compare(
-    rows: Rows, cut: int, epochs: int, seed: int, logs: Path
-) -> tuple[dict[str, Run], Scores | None]:
-    """Train both models on the rows before `cut`; also the scores of the true probabilities."""
-    # Without anything held out, what the models learnt by heart is scored.
-    tested = slice(cut if cut < len(rows.lines) else 0, None)
-
-    def score(model: keras.Model) -> dict[str, Scores]:
-        return {"test": measure(rows.label[tested], predict(model, rows.lines[tested]))}
-
-    runs = {}
-    for name, pooling in (("attention (DIN)", "attention"), ("mean", "mean")):
-        print(f"\nTraining: {name}, seed {seed}", flush=True)
-        runs[name] = train(
-            build_community(pooling=pooling, seed=seed),
-            dataset(rows.lines[:cut], BATCH, seed),
-            epochs=epochs,
-            score=score,
-            learning_rate=5e-3,
-            callbacks=[keras.callbacks.TensorBoard(logs / pooling / f"seed_{seed}")],
-        )
-    drawn = rows.probability is not None
-    best = measure(rows.label[tested], rows.probability[tested]) if drawn else None
-    return runs, best
-
-
 def run(options: argparse.Namespace, staging: Path) -> None:
     """Do the whole study; the files go to `staging`."""
     rows = options.data
     held_out = len(rows.lines) // 5 if len(rows.lines) >= 100 else 0
     cut = len(rows.lines) - held_out
+    # Without anything held out, what the models learnt by heart is scored.
+    tested = slice(cut if held_out else 0, None)
     print(
         f"{len(rows.lines):,} rows: {cut:,} to train with, "
         + (f"the last fifth ({held_out:,}) held out" if held_out else "too few to hold some out"),
         flush=True,
     )
+
+    def score(model: keras.Model) -> dict[str, Scores]:
+        return {"test": measure(rows.label[tested], predict(model, rows.lines[tested]))}
+
     runs: dict[str, list[Run]] = {"attention (DIN)": [], "mean": []}
     best: list[Scores] = []
     for seed in options.seeds:
-        if rows.probability is not None and seed != options.seed:
-            rows = draw(len(rows.lines), seed)
-        of_seed, possible = compare(rows, cut, options.epochs, seed, staging / "logs")
-        for name, one in of_seed.items():
+        if rows.probability is not None:
+            rows = rows if seed == options.seed else draw(len(rows.lines), seed)
+            best.append(measure(rows.label[tested], rows.probability[tested]))
+        for name, pooling in zip(runs, ("attention", "mean"), strict=True):
+            print(f"\nTraining: {name}, seed {seed}", flush=True)
+            one = train(
+                build_community(pooling=pooling, seed=seed),
+                dataset(rows.lines[:cut], BATCH, seed),
+                epochs=options.epochs,
+                score=score,
+                learning_rate=5e-3,
+                callbacks=[keras.callbacks.TensorBoard(staging / "logs" / f"{pooling}_{seed}")],
+            )
             runs[name].append(one)
-        best += [possible] if possible else []
     lines = {name: score_row(of_model) for name, of_model in runs.items()}
     if best:
-        lines["(the best there is)"] = {
-            title: mean_and_spread([getattr(scores, field) for scores in best])
-            for field, title in TITLES.items()
-            if field != "gauc"
-        }
+        lines["(the best there is)"] = score_columns(best)
     print(f"\n{table(lines)}")
     if best:
         print("The best there is: scores of the probabilities that the labels were drawn with.")

@@ -130,9 +130,6 @@ def as_form(padded: Mapping[str, Any], form: str) -> dict[str, Any]:
     return {name: one(name, ids) for name, ids in padded.items()}
 
 
-# The published batch ---------------------------------------------------------------------------
-
-
 def step_shapes(model: keras.Model, inputs: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Shape of what each step of a model gives for these inputs, attention weights included."""
     steps = {}
@@ -166,9 +163,6 @@ def print_published() -> None:
             }
         )
     )
-
-
-# The study -------------------------------------------------------------------------------------
 
 
 def inputs_of(data: MovieLens, questions: Questions) -> dict[str, Ints]:

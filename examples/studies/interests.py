@@ -33,8 +33,6 @@ from studies.report import save, table
 from studies.scores import auc, mean_and_spread
 from studies.training import SCORING_BATCH, predict, ragged_batches, train
 
-# The log ---------------------------------------------------------------------------------------
-
 USERS = 1200
 TOPICS = 12
 FILMS = 240
@@ -83,9 +81,6 @@ def best_answers(log: Log, events: Longs, history: int) -> Floats:
     return likes_topic * FAITHFUL + (1 - likes_topic) * (1 - FAITHFUL)
 
 
-# The models ------------------------------------------------------------------------------------
-
-
 def train_on(log: Log, pooling: str, training: Longs, epochs: int, seed: int) -> keras.Model:
     """Train a model that knows no genres."""
     model = build_din(
@@ -113,9 +108,6 @@ def attention_weights(din: keras.Model, log: Log, events: Longs) -> Floats:
         result[row : row + len(weights), : weights.shape[1]] = weights
         row += len(weights)
     return result
-
-
-# What the attention looked at ------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -173,9 +165,6 @@ def draw(attention: Attention, aucs: dict[str, float], file: Path) -> None:
         f"topic in question, which are {attention.share:.0%} of the history"
     )
     save(figure, file)
-
-
-# The study -------------------------------------------------------------------------------------
 
 
 def run_one(users: int, epochs: int, seed: int) -> tuple[dict[str, float], Attention]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from studies.data import Floats
-from studies.scores import TITLES, mean_and_spread
+from studies.scores import TITLES, Scores, mean_and_spread
 
 if TYPE_CHECKING:
     from studies.training import Run
@@ -28,15 +28,17 @@ def table(rows: Mapping[str, Mapping[str, object]]) -> str:
     return pd.DataFrame.from_dict(rows, orient="index").fillna("").to_string()
 
 
+def score_columns(of_seeds: Sequence[Scores]) -> dict[str, str]:
+    """Mean and spread of each score over the seeds; without users there is no GAUC."""
+    values = {title: [getattr(one, field) for one in of_seeds] for field, title in TITLES.items()}
+    return {title: mean_and_spread(x) for title, x in values.items() if not np.isnan(x).all()}
+
+
 def score_row(runs: Sequence[Run]) -> dict[str, str]:
-    """The row of a model: its scores after the last epoch, mean and spread over the seeds."""
-    scores = {
-        title: [getattr(run.scores, field) for run in runs] for field, title in TITLES.items()
-    }
+    """The row of a model: its scores after the last epoch, its size and its time."""
     seconds = np.median([epoch.seconds for run in runs for epoch in run.epochs])
     return {
-        # Without users there is no GAUC.
-        **{title: mean_and_spread(x) for title, x in scores.items() if not np.isnan(x).all()},
+        **score_columns([run.scores for run in runs]),
         "parameters": f"{runs[0].parameters:,}",
         "s / epoch": f"{seconds:.1f}",
     }
@@ -124,7 +126,7 @@ def heat_map(weights: Floats, row_labels: list[str], column_labels: list[str]) -
     axes.set_ylabel("film in question, with the rating given later, by predicted probability p")
     ticks = [2.0**power for power in range(-doublings, doublings + 1)]
     bar = figure.colorbar(
-        image, ax=axes, pad=0.01, fraction=0.05, ticks=ticks, format="{x:g} times",
+        image, ax=axes, pad=0.01, fraction=0.05, ticks=ticks, format="{x:g} \N{MULTIPLICATION SIGN}",
         extend="min" if weights.min() < 1 / most else "neither",
     )  # fmt: skip
     bar.minorticks_off()

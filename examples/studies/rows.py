@@ -94,8 +94,6 @@ def _lines(frame: pd.DataFrame) -> list[str]:
     return frame.to_csv(index=False, header=False, lineterminator="\n").split("\n")[:-1]
 
 
-# Drawing ---------------------------------------------------------------------------------------
-
 TOPICS = 40  # few, so that some thousands of rows show each of them often
 NEWS = range(1, 21)  # the keywords of news
 LONG_READS = range(21, 41)  # and of the other half of the articles

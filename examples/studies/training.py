@@ -94,18 +94,9 @@ def train(
     callbacks: Iterable[keras.callbacks.Callback] = (),
     bar: tqdm | None = None,
 ) -> Run:
-    """Train with Adam.
+    """Train with Adam, on inputs `x` and labels `y`, or on a `tf.data.Dataset` of batches of both.
 
-    Args:
-        model: A new model.
-        x: Its inputs, or a `tf.data.Dataset` of batches of inputs and labels.
-        y: The labels, if `x` are inputs.
-        epochs: Passes over the data.
-        score: Called with the model after each epoch; nothing is chosen by what is only shown.
-        loss: Of Keras.
-        learning_rate: Of Adam.
-        callbacks: Of Keras.
-        bar: Shows the epochs, in place of Keras.
+    `score` is called with the model after each epoch. `bar` shows the epochs in place of Keras.
     """
     model.compile(
         keras.optimizers.Adam(learning_rate),
@@ -142,15 +133,8 @@ def compare(
 ) -> tuple[Split, keras.Model]:
     """Train models on MovieLens, each with each seed; print their scores, draw their training.
 
-    Args:
-        options: Those of the command line, with the data.
-        staging: Where `training.png` goes.
-        builders: For each model, its name and what builds it with a seed.
-        inputs_of: Turns questions into inputs, the same for all models.
-        title: Of the picture.
-
-    Returns:
-        The split, and the first model with the first seed, trained.
+    `builders` build a model with a seed, `inputs_of` turns questions into inputs of all of them.
+    Returned are the split, and the first model with the first seed, trained.
     """
     parts = split(options.data)
     label, test = parts.train.label[:, None], parts.test

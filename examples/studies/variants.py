@@ -41,3 +41,7 @@ VARIANTS = {
     "din_1000": Variant("DIN, 1000 ratings", history=1000),
     "mean_1000": Variant("mean pooling, 1000 ratings", history=1000, model=MEAN),
 }
+# The attention variants and what they are compared with, all else the same.
+MEAN_OF = {"din": "mean", "l2": "mean_l2", "no_l2": "mean_no_l2"} | {
+    f"din_{history}": f"mean_{history}" for history in (200, 1000)
+}
