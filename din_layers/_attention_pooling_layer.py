@@ -6,37 +6,30 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers import _backend
+from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     LARGEST_SIZE,
     Shape,
-    as_list,
     check_axes,
     check_bool,
     check_choice,
-    check_id,
     check_integer,
+    check_normalization,
     check_number,
     check_numeric,
     message,
 )
 from din_layers._dice import Dice
-from din_layers._history import (
-    History,
-    HistoryReader,
-    Tensor,
-    is_ragged,
-    masks_of,
-    wide_dtype,
-)
+from din_layers._events import Events
+from din_layers._inputs import InputNames
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
-from din_layers._numeric_layer import NumericLayer
-from din_layers._valid_positions import valid_positions
-
-_INPUTS = "a list [query, keys] or [query, keys, history_ids]"
+from din_layers._sequence_layer import SequenceLayer
+from din_layers._tensors import wide_dtype
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class AttentionPoolingLayer(NumericLayer):
+class AttentionPoolingLayer(SequenceLayer):
     """Pool a history to one vector for each query, by how strongly its events answer the query.
 
     DIN's local activation unit scores every pair of query q and event k by an MLP on
@@ -47,8 +40,8 @@ class AttentionPoolingLayer(NumericLayer):
         att_activation: The activation of the hidden layers: what `keras.layers.Dense` takes, a
             Keras layer (each hidden layer gets its own copy), or `"dice"`. Invalid positions do
             not enter the statistics of `Dice` or `BatchNormalization`.
-        weight_normalization: Whether the weights are the softmax of the scores over the valid
-            events, or the scores themselves, as in the paper.
+        weight_normalization: `"softmax"` or `True`: the weights are the softmax of the scores over
+            the valid events. `None` or `False`: they are the scores, as in the paper.
         mode: `"sum"`, the weighted sum of the events, or `"sequence"`, the weighted events (for
             one query only).
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
@@ -66,22 +59,18 @@ class AttentionPoolingLayer(NumericLayer):
         bias_regularizer: Regularizer of all biases.
         kernel_constraint: Constraint of all kernels.
         bias_constraint: Constraint of all biases.
+        mask_required: Whether dense keys that come without `lengths`, `ids` or a mask are a
+            ValueError.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: A list `[query, keys]` or `[query, keys, history_ids]`. `query`, float
-            (batch, queries, dim), holds the candidates; `keys`, float (batch, time, dim), the
-            history, dense or `tf.RaggedTensor`; `history_ids`, integer or string (batch, time),
-            are valid where they differ from `hist_mask_value`. Instead of ids, or beside them,
-            integer lengths (batch,) or (batch, 1) may stand there, where more than `time` counts
-            as `time` and less than 0 as 0. Beside one position, (batch, 1) are ids.
-        mask: The Keras mask of the history, boolean (batch, time), or a list of one for each
-            input, that of the query first; Keras passes those that `Embedding(mask_zero=True)`
-            and `Masking` attach. The mask of `query` is not used: every query gets its result.
+        inputs: A list `[query, keys]`. `query`, float (batch, queries, dim), holds the candidates;
+            `keys`, float (batch, time, dim), the history, dense or `tf.RaggedTensor`. The list
+            `[query, keys, history_ids]` of earlier versions is taken as well.
         return_attention_scores: Whether to return `(output, scores)`.
+        {validity}
 
-    All sources of validity are ANDed; without any, every position is valid. Invalid positions may
-    hold anything, NaN included, and get zero gradients.
+    The mask of `query` is not used: every query gets its result.
 
     Cost:
         Dense keys cost what batch x time positions cost, padding included; ragged ones, or
@@ -97,7 +86,7 @@ class AttentionPoolingLayer(NumericLayer):
         history without valid events gives zeros.
 
     Raises:
-        ValueError: An argument out of range or a wrong shape.
+        ValueError: An argument out of range, a wrong shape, or no mask with `mask_required=True`.
         TypeError: An argument of a wrong type, ids or lengths of a wrong dtype.
 
     Example:
@@ -105,7 +94,7 @@ class AttentionPoolingLayer(NumericLayer):
         >>> query = np.ones((2, 1, 3), "float32")
         >>> keys = np.ones((2, 5, 3), "float32")
         >>> history_ids = np.array([[7, 3, 2, 0, 0], [0, 0, 0, 0, 0]])
-        >>> output, scores = layer([query, keys, history_ids], return_attention_scores=True)
+        >>> output, scores = layer([query, keys], ids=history_ids, return_attention_scores=True)
         >>> output.numpy().round(4)
         array([[[1., 1., 1.]],
         <BLANKLINE>
@@ -120,11 +109,14 @@ class AttentionPoolingLayer(NumericLayer):
         https://arxiv.org/abs/1706.06978
     """
 
+    input_names = InputNames(("query", "keys"), "keys")
+    ids_first = True
+
     def __init__(
         self,
         att_hidden_units: Sequence[int] = (80, 40),
         att_activation: Any = "sigmoid",
-        weight_normalization: bool = True,
+        weight_normalization: bool | str | None = "softmax",
         mode: str = "sum",
         hist_mask_value: int | str = 0,
         scale: bool = False,
@@ -137,44 +129,45 @@ class AttentionPoolingLayer(NumericLayer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        mask_required: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(hist_mask_value, mask_required, **kwargs)
         self.att_hidden_units = _check_units(att_hidden_units)
         self.att_activation = _get_activation(att_activation)
-        self.weight_normalization = check_bool("weight_normalization", weight_normalization)
+        self.weight_normalization = check_normalization(weight_normalization, ("softmax", None))
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
-        self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
         # How many events there are is known at run time only, which XLA cannot compile.
         self.supports_jit = not self._skips_padding
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
-        self.seed = None if seed is None else check_integer("seed", seed, 0, _largest_seed())
+        largest = _backend.largest_seed()
+        self.seed = None if seed is None else check_integer("seed", seed, 0, largest)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        self.supports_masking = True
-
-        self.reader = HistoryReader(
-            "keys", "history_ids", self.hist_mask_value, single_event_ids=True
-        )
+        # No underscore: the name is the path of the weights in files.
         self.unit = LocalActivationUnit(
             [(self._dense(units), self._activation()) for units in self.att_hidden_units],
             self._dense(1),
             dtype=self.dtype_policy,
         )
-        self.score_dropout = keras.layers.Dropout(
+        self._score_dropout = keras.layers.Dropout(
             self.dropout, seed=self.seed, dtype=self.dtype_policy
         )
 
     @property
+    def _keeps_time(self) -> bool:
+        return bool(self.mode == "sequence")
+
+    @property
     def _skips_padding(self) -> bool:
         # A model trained with it must load everywhere: elsewhere the padding is computed.
-        return self.skip_padding and keras.backend.backend() == "tensorflow"
+        return self.skip_padding and _backend.backend() == "tensorflow"
 
     def _dense(self, units: int) -> keras.layers.Dense:
         return keras.layers.Dense(
@@ -199,90 +192,77 @@ class AttentionPoolingLayer(NumericLayer):
         return function
 
     def build(self, input_shape: Any) -> None:
-        query, keys = _query_and_keys(input_shape)
-        self._check_shapes(query, keys)
-        self.dim = keys[-1]
-        self.unit.build((None, self.dim))
+        shapes = self.input_names.shapes(input_shape)
+        self._check_shapes(shapes)
+        self._dim = shapes["keys"][-1]
+        self.unit.build((None, self._dim))
 
-    def call(
-        self, inputs: Tensor, mask: Tensor = None, return_attention_scores: bool = False
-    ) -> Any:
-        query, keys, companions, masks = self._checked(inputs, mask)
-        query = ops.cast(query, self.compute_dtype)
-        history = self.reader.read(keys, companions, masks)
+    def call(self, inputs: Any, mask: Any = None, return_attention_scores: bool = False) -> Any:
+        given = self._checked(inputs, mask)
+        query = ops.cast(given.tensors["query"], self.compute_dtype)
+        history = self._history(given)
         if self._skips_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
-        events = history.events(keys, wide_dtype(self.compute_dtype), fill=1.0)
-        weights = self._weights(history, events, query)
-        output = self._pool(history, events, weights)
+        events = history.events("keys", given.sequence, wide_dtype(self.compute_dtype)).filled(1.0)
+        weights = self._weights(events, query)
+        output = ops.cast(self._pool(events, weights), self.compute_dtype)
         if not return_attention_scores:
             return output
-        scores = ops.transpose(history.pad(weights), (0, 2, 1))
+        scores = ops.transpose(weights.padded(), (0, 2, 1))
         return output, ops.cast(scores, self.compute_dtype)
 
-    def _weights(self, history: History, events: Tensor, query: Tensor) -> Tensor:
-        scores = ops.cast(self.unit(events, query=query, history=history), events.dtype)
-        if self.scale:
-            scores = scores / ops.sqrt(ops.cast(events.shape[-1], scores.dtype))
-        weights = history.softmax(scores) if self.weight_normalization else history.keep(scores)
-        return ops.cast(self.score_dropout(weights), events.dtype)
+    def _weights(self, events: Events, query: Tensor) -> Events:
+        dtype = events.values.dtype
 
-    def _pool(self, history: History, events: Tensor, weights: Tensor) -> Tensor:
+        def score(values: Tensor) -> Tensor:
+            scores = ops.cast(self.unit(values, query=query, history=events.history), dtype)
+            return scores / ops.sqrt(ops.cast(self._dim, dtype)) if self.scale else scores
+
+        scores = events.map(score)
+        weights = scores.softmax() if self.weight_normalization else scores.filled(0.0)
+        if self.dropout:
+            weights = weights.map(lambda values: ops.cast(self._score_dropout(values), dtype))
+        return weights
+
+    def _pool(self, events: Events, weights: Events) -> Tensor:
         if self.mode == "sum":
-            return ops.cast(history.weighted_sum(weights, events), self.compute_dtype)
+            return weights.weighted_sum(events)
         # There is one query: its axis gives way to that of `dim`.
-        weights = ops.expand_dims(ops.squeeze(weights, -1), -1)
-        return history.restore(ops.cast(events * weights, self.compute_dtype))
+        return events.times(weights).restored()
 
     def compute_output_spec(
-        self, inputs: Tensor, mask: Tensor = None, return_attention_scores: bool = False
+        self, inputs: Any, mask: Any = None, return_attention_scores: bool = False
     ) -> Any:
-        query, keys, _, _ = self._checked(inputs, mask)
-        shape = self.compute_output_shape([query.shape, keys.shape])
-        ragged = self.mode == "sequence" and is_ragged(keys)
-        output = keras.KerasTensor(shape, self.compute_dtype, ragged=ragged)
+        given = self._checked(inputs, mask)
+        output = self._output_spec(given)
         if not return_attention_scores:
             return output
-        scores = (shape[0], query.shape[1], keys.shape[1])
-        return output, keras.KerasTensor(scores, self.compute_dtype)
+        shape = (output.shape[0], given.tensors["query"].shape[1], given.sequence.shape[1])
+        return output, keras.KerasTensor(shape, self.compute_dtype)
 
-    def compute_output_shape(self, input_shape: Any) -> Shape:
-        """Return the shape of the output, without that of the scores."""
-        query, keys = _query_and_keys(input_shape)
+    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
+        query, keys = shapes["query"], shapes["keys"]
         batch = keys[0] if query[0] is None else query[0]
         return (batch, query[1] if self.mode == "sum" else keys[1], keys[2])
 
-    def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Tensor:
-        """Return the mask of the weighted events, or None for their sum."""
-        if self.mode == "sum":
-            return None
-        _, keys, companions, masks = self._checked(inputs, previous_mask)
-        return valid_positions(self.reader, keys, companions, masks)
-
-    def _checked(
-        self, inputs: Tensor, mask: Tensor
-    ) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:
-        inputs = as_list(inputs, 2, _INPUTS)
-        query, keys, *companions = inputs
+    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        query = tensors["query"]
         if is_ragged(query):
             raise TypeError(message("query", "must be dense", query_shape=query.shape))
         check_numeric("query", query)
-        self._check_shapes(tuple(query.shape), tuple(keys.shape))
-        masks = masks_of(mask, inputs, unread=1)
-        self.reader.check(keys, companions, masks)
-        return query, keys, companions, masks
+        self._check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
 
-    def _check_shapes(self, query: tuple[int | None, ...], keys: tuple[int | None, ...]) -> None:
-        axes = {"query": (query, "batch queries dim"), "keys": (keys, "batch time dim")}
-        check_axes(**axes)
+    def _check_shapes(self, shapes: dict[str, Shape]) -> None:
+        query, keys = shapes["query"], shapes["keys"]
+        check_axes(query=(query, "batch queries dim"), keys=(keys, "batch time dim"))
         received = {"query_shape": query, "keys_shape": keys}
         if keys[-1] is None or query[-1] is None:
             name = "keys" if keys[-1] is None else "query"
             raise ValueError(message(name, "must have a known `dim`", **received))
-        if self.built and keys[-1] != self.dim:
-            expected = f"must have the `dim` that the layer was built with, {self.dim}"
+        if self.built and keys[-1] != self._dim:
+            expected = f"must have the `dim` that the layer was built with, {self._dim}"
             raise ValueError(message("keys", expected, **received))
         if self.mode == "sequence" and query[1] not in (1, None):
             expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
@@ -295,7 +275,6 @@ class AttentionPoolingLayer(NumericLayer):
             "att_activation": _serialize_activation(self.att_activation),
             "weight_normalization": self.weight_normalization,
             "mode": self.mode,
-            "hist_mask_value": self.hist_mask_value,
             "scale": self.scale,
             "skip_padding": self.skip_padding,
             "dropout": self.dropout,
@@ -309,24 +288,11 @@ class AttentionPoolingLayer(NumericLayer):
         }
 
 
-def _query_and_keys(input_shape: Any) -> tuple[Shape, Shape]:
-    several = isinstance(input_shape, list | tuple) and len(input_shape) > 1
-    if not several or not isinstance(input_shape[0], list | tuple):
-        raise ValueError(message("inputs", f"must be {_INPUTS}", input_shape=input_shape))
-    query, keys, *_ = input_shape
-    return tuple(query), tuple(keys)
-
-
 def _check_units(units: Any) -> tuple[int, ...]:
     if isinstance(units, str | bytes | bytearray) or not isinstance(units, Sequence):
         expected = "must be a list or tuple of integers"
         raise TypeError(message("att_hidden_units", expected, att_hidden_units=units))
     return tuple(check_integer("att_hidden_units", size, 1, LARGEST_SIZE) for size in units)
-
-
-def _largest_seed() -> int:
-    """Return the largest that Keras's `SeedGenerator` takes."""
-    return {"tensorflow": 2**63, "jax": 2**32}.get(keras.backend.backend(), 2**31) - 1
 
 
 def _get_activation(identifier: Any) -> Any:

@@ -5,23 +5,35 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     LARGEST_SIZE,
     Shape,
-    as_list,
     check_axes,
     check_bool,
-    check_id,
     check_integer,
     check_numeric,
     check_ragged,
-    first_shape,
     message,
 )
-from din_layers._history import History, HistoryReader, Tensor, is_ragged, masks_of
-from din_layers._numeric_layer import NumericLayer
-from din_layers._valid_positions import valid_positions
+from din_layers._history import History
+from din_layers._inputs import InputNames
+from din_layers._sequence_layer import SequenceLayer
 
+_OF_THE_CELL = (
+    "activation",
+    "recurrent_activation",
+    "use_bias",
+    "kernel_initializer",
+    "recurrent_initializer",
+    "bias_initializer",
+    "kernel_regularizer",
+    "recurrent_regularizer",
+    "bias_regularizer",
+    "kernel_constraint",
+    "recurrent_constraint",
+    "bias_constraint",
+)
 _SCORES = "must have shape (batch, time), (batch, time, 1) or (batch, 1, time)"
 
 
@@ -47,7 +59,7 @@ class AUGRUCell(keras.layers.GRUCell):
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class AUGRU(NumericLayer):
+class AUGRU(SequenceLayer):
     """GRU with attentional update gate: events change the state as far as their scores say.
 
     For event x and score a of each step, with `*` elementwise and sigmoid as the
@@ -81,27 +93,23 @@ class AUGRU(NumericLayer):
         recurrent_constraint: Constraint of the recurrent kernel.
         bias_constraint: Constraint of the biases.
         hist_mask_value: The id of an invalid position, where ids tell which positions are valid.
+        mask_required: Whether a dense sequence that comes without `lengths`, `ids` or a mask is a
+            ValueError.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        inputs: A list of the sequence, float (batch, time, dim), dense or `tf.RaggedTensor`, and
-            last the scores, float (batch, time) or (batch, time, 1), ragged if the sequence is, or
-            dense. (batch, 1, time), the form in which `AttentionPoolingLayer` returns the scores
-            of one query, is taken as well; where `time` is 1 the last two forms are the same
-            number. Between sequence and scores may stand what tells which positions are valid:
-            integer lengths (batch,) or (batch, 1), where more than `time` counts as `time` and
-            less than 0 as 0; or integer or string ids (batch, time), valid where they differ from
-            `hist_mask_value`. Beside a sequence of one position, (batch, 1) are lengths unless
-            `hist_mask_value` is set.
-        mask: The Keras mask, boolean (batch, time), or a list of one for each input; Keras passes
-            those that `Embedding(mask_zero=True)` and `Masking` attach.
+        inputs: A list `[sequence, scores]`. The sequence is float (batch, time, dim), dense or
+            `tf.RaggedTensor`; the scores are float (batch, time) or (batch, time, 1), ragged if
+            the sequence is, or dense. (batch, 1, time), the form in which `AttentionPoolingLayer`
+            returns the scores of one query, is taken as well; where `time` is 1 the last two
+            forms are the same number. So is the list `[sequence, lengths, scores]` of earlier
+            versions.
         initial_state: The state before the first event, float (batch, units), or a list of it as
             in Keras; zeros if not given.
+        {validity}
 
-    All sources of validity are ANDed; without any, every position is valid. Invalid positions, at
-    whichever place, carry the state; they may hold anything, NaN included, in the sequence and in
-    the scores, and get zero gradients. Scores are taken as they are; those of DIEN lie between 0
-    and 1.
+    Invalid positions, at whichever place, carry the state. Scores are taken as they are; those of
+    DIEN lie between 0 and 1.
 
     Output shape:
         (batch, units), without a mask; with `return_sequences=True` (batch, time, units), ragged
@@ -110,14 +118,14 @@ class AUGRU(NumericLayer):
         compute dtype. A history without valid events gives the initial state: zeros.
 
     Raises:
-        ValueError: An argument out of range or a wrong shape.
+        ValueError: An argument out of range, a wrong shape, or no mask with `mask_required=True`.
         TypeError: An argument of a wrong type, lengths or ids of a wrong dtype.
 
     Example:
         >>> sequence = np.ones((2, 3, 4), "float32")
         >>> scores = np.array([[0.2, 0.7, 0.1], [0.0, 0.0, 0.0]], "float32")
         >>> layer = din_layers.AUGRU(5, return_sequences=True)
-        >>> states = layer([sequence, np.array([2, 3]), scores])
+        >>> states = layer([sequence, scores], lengths=np.array([2, 3]))
         >>> states.shape
         TensorShape([2, 3, 5])
         >>> bool((states[0, 2] == states[0, 1]).numpy().all())  # two events only: carried
@@ -129,6 +137,8 @@ class AUGRU(NumericLayer):
         Deep Interest Evolution Network for Click-Through Rate Prediction, sections 4.2 (the GRU)
         and 4.3 (AUGRU), https://arxiv.org/abs/1809.03672
     """
+
+    input_names = InputNames(("sequence", "scores"), "sequence", optional=("initial_state",))
 
     def __init__(
         self,
@@ -148,14 +158,14 @@ class AUGRU(NumericLayer):
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
         hist_mask_value: int | str = 0,
+        mask_required: bool = False,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(hist_mask_value, mask_required, **kwargs)
         self.units = check_integer("units", units, 1, LARGEST_SIZE)
         self.return_sequences = check_bool("return_sequences", return_sequences)
         self.return_state = check_bool("return_state", return_state)
-        self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
-        self.reader = HistoryReader.of_sequence(self.hist_mask_value, mask_required=False)
+        self._state_hides_mask = False
         cell = AUGRUCell(
             self.units,
             activation=activation,
@@ -172,32 +182,47 @@ class AUGRU(NumericLayer):
             bias_constraint=bias_constraint,
             dtype=self.dtype_policy,
         )
+        # No underscore: the name is the path of the weights in files.
         self.rnn = keras.layers.RNN(
             cell,
             return_sequences=self.return_sequences,
             return_state=True,
             dtype=self.dtype_policy,
         )
-        self.supports_masking = True
+
+    @property
+    def _keeps_time(self) -> bool:
+        return bool(self.return_sequences)
+
+    def _keywords(self) -> tuple[str, ...]:
+        keywords = super()._keywords()
+        return keywords[:-1] if self._state_hides_mask else keywords
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AUGRU":
+        layer: AUGRU = super().from_config(config)
+        # Keras passes a layer no attached mask beside a second tensor. Before 0.4 `initial_state`
+        # was one, so padding counted; models of then go on as they were trained.
+        layer._state_hides_mask = "mask_required" not in config
+        return layer
 
     def build(self, input_shape: Any) -> None:
-        sequence = first_shape(input_shape)
+        sequence = self.input_names.shapes(input_shape)["sequence"]
         if sequence[-1] is None:
-            raise ValueError(
-                message("sequence", "must have a known `dim`", sequence_shape=sequence)
-            )
-        self.dim = sequence[-1]
-        self.rnn.build((None, None, self.dim + 1))
+            expected = "must have a known `dim`"
+            raise ValueError(message("sequence", expected, sequence_shape=sequence))
+        self._dim = sequence[-1]
+        self.rnn.build((None, None, self._dim + 1))
 
-    def call(self, inputs: Tensor, mask: Tensor = None, initial_state: Tensor = None) -> Any:
-        sequence, companions, scores, masks = self._checked(inputs, mask, initial_state)
-        history = self.reader.read(sequence, companions, masks)
+    def call(self, inputs: Any, mask: Any = None, initial_state: Any = None) -> Any:
+        given = self._checked(inputs, mask, initial_state=initial_state)
+        history = self._history(given)
         # Zero where invalid, the score too, and a score of 0 carries the state: the recurrence
         # itself needs no mask.
-        steps = history.pad(self._steps(history, sequence, scores))
-        output, state = self._recur(steps, initial_state)
+        steps = self._steps(history, given.sequence, given.tensors["scores"])
+        output, state = self._recur(steps, given.tensors.get("initial_state"))
         if self.return_sequences:
-            output = history.restore(history.unpad(output))
+            output = history.unpad(output)
         return (output, state) if self.return_state else output
 
     def _recur(self, steps: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
@@ -211,60 +236,46 @@ class AUGRU(NumericLayer):
         return (output[:, 1:] if self.return_sequences else output), state
 
     def _steps(self, history: History, sequence: Tensor, scores: Tensor) -> Tensor:
-        """Return the aligned events, each with its score as its last feature."""
-        events = history.events(sequence, self.compute_dtype)
+        """Return the events (batch, time, dim + 1), each with its score as its last feature."""
         if _is_row(scores.shape):
             scores = ops.squeeze(scores, 1)
-        scores = history.events(scores, self.compute_dtype)
-        return ops.concatenate([events, ops.reshape(scores, (*ops.shape(events)[:-1], 1))], -1)
+        events = history.events("sequence", sequence, self.compute_dtype)
+        scores = history.events("scores", scores, self.compute_dtype).values
+        column = ops.reshape(scores, (*ops.shape(events.values)[:-1], 1))
+        return events.map(lambda values: ops.concatenate([values, column], -1)).padded()
 
-    def compute_output_spec(
-        self, inputs: Tensor, mask: Tensor = None, initial_state: Tensor = None
-    ) -> Any:
-        sequence, *_ = self._checked(inputs, mask, initial_state)
-        ragged = self.return_sequences and is_ragged(sequence)
-        shape = (*sequence.shape[: 2 if self.return_sequences else 1], self.units)
-        output = keras.KerasTensor(shape, self.compute_dtype, ragged=ragged)
+    def compute_output_spec(self, inputs: Any, mask: Any = None, initial_state: Any = None) -> Any:
+        output = self._output_spec(self._checked(inputs, mask, initial_state=initial_state))
         if not self.return_state:
             return output
-        return output, keras.KerasTensor((sequence.shape[0], self.units), self.compute_dtype)
+        return output, keras.KerasTensor((output.shape[0], self.units), self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """Return the shape of the output, and with `return_state=True` that of the state."""
-        batch, time, _ = first_shape(input_shape)
-        state = (batch, self.units)
-        output: Shape = (batch, time, self.units) if self.return_sequences else state
-        return (output, state) if self.return_state else output
+        output = super().compute_output_shape(input_shape)
+        return (output, (output[0], self.units)) if self.return_state else output
 
-    def compute_mask(self, inputs: Tensor, previous_mask: Tensor) -> Any:
+    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
+        batch, time, _ = shapes["sequence"]
+        return (batch, time, self.units) if self.return_sequences else (batch, self.units)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the mask of the states after each event, or None for the last state."""
-        mask = None
-        if self.return_sequences:
-            sequence, companions, _, masks = self._checked(inputs, previous_mask)
-            mask = valid_positions(self.reader, sequence, companions, masks)
+        mask = super().compute_mask(inputs, previous_mask)
         return [mask, None] if self.return_state else mask
 
-    def _checked(
-        self, inputs: Tensor, mask: Tensor, initial_state: Tensor = None
-    ) -> tuple[Tensor, list[Tensor], Tensor, list[Tensor]]:
-        expected = "a list [sequence, scores] or [sequence, lengths, scores]"
-        inputs = as_list(inputs, 2, expected)
-        sequence, *companions, scores = inputs
-        masks = masks_of(mask, inputs)
-        self.reader.check(sequence, companions, masks)
-        self._check_dim(tuple(sequence.shape))
-        _check_scores(sequence, scores)
-        if initial_state is not None:
-            self._check_initial_state(sequence, initial_state)
-        return sequence, companions, scores, masks
-
-    def _check_dim(self, sequence: Shape) -> None:
-        if self.built and sequence[-1] != self.dim:
-            expected = f"must have the `dim` that the layer was built with, {self.dim}"
-            raise ValueError(message("sequence", expected, sequence_shape=sequence))
+    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        super()._check_tensors(tensors)
+        sequence = tensors["sequence"]
+        if self.built and sequence.shape[-1] != self._dim:
+            expected = f"must have the `dim` that the layer was built with, {self._dim}"
+            raise ValueError(message("sequence", expected, sequence_shape=tuple(sequence.shape)))
+        _check_scores(sequence, tensors["scores"])
+        if "initial_state" in tensors:
+            self._check_initial_state(sequence, tensors["initial_state"])
 
     def _check_initial_state(self, sequence: Tensor, initial_state: Any) -> None:
-        states = as_list(initial_state, 1, "a state")
+        states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
         if len(states) != 1:
             expected = "must be one state, or a list of one"
             raise ValueError(message("initial_state", expected, states=len(states)))
@@ -274,25 +285,15 @@ class AUGRU(NumericLayer):
         )
 
     def get_config(self) -> dict[str, Any]:
-        cell = self.rnn.cell.get_config()
+        config, cell = super().get_config(), self.rnn.cell.get_config()
+        if self._state_hides_mask:
+            del config["mask_required"]
         return {
-            **super().get_config(),
+            **config,
             "units": self.units,
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
-            "activation": cell["activation"],
-            "recurrent_activation": cell["recurrent_activation"],
-            "use_bias": cell["use_bias"],
-            "kernel_initializer": cell["kernel_initializer"],
-            "recurrent_initializer": cell["recurrent_initializer"],
-            "bias_initializer": cell["bias_initializer"],
-            "kernel_regularizer": cell["kernel_regularizer"],
-            "recurrent_regularizer": cell["recurrent_regularizer"],
-            "bias_regularizer": cell["bias_regularizer"],
-            "kernel_constraint": cell["kernel_constraint"],
-            "recurrent_constraint": cell["recurrent_constraint"],
-            "bias_constraint": cell["bias_constraint"],
-            "hist_mask_value": self.hist_mask_value,
+            **{name: cell[name] for name in _OF_THE_CELL},
         }
 
 
@@ -302,7 +303,7 @@ def _check_scores(sequence: Tensor, scores: Tensor) -> None:
     axes = forms.get(len(shape), forms[2])
     check_axes(_SCORES, sequence=(sequence_shape, "batch time dim"), scores=(shape, axes))
     check_numeric("scores", scores)
-    check_ragged("scores", scores, rows_of=sequence)
+    check_ragged("scores", scores, sequence)
     if is_ragged(scores) and not is_ragged(sequence):
         received = {"sequence_shape": sequence_shape, "scores_shape": shape}
         raise TypeError(message("scores", "must be dense where `sequence` is", **received))

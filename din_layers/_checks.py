@@ -10,6 +10,7 @@ A wrong value or shape is a ValueError, a wrong type or dtype a TypeError.
 from collections.abc import Collection
 from typing import Any
 
+import keras
 import numpy as np
 
 Shape = tuple[int | None, ...]
@@ -96,6 +97,24 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> Any:
     return value
 
 
+def check_normalization(value: Any, choices: Collection[Any]) -> Any:
+    """Return the canonical form of a `weight_normalization`: the bools are names of two choices."""
+    names = {True: "softmax", False: None}
+    value = check_choice("weight_normalization", value, [*names, *choices])
+    return names[value] if isinstance(value, bool) else value
+
+
+def check_tensors(name: str, value: Any) -> None:
+    """Check that a value, or all that is nested in it, is a tensor or an array."""
+    leaves = keras.tree.flatten(value)
+    if all(hasattr(x, "shape") for x in leaves):
+        return
+    missing = any(x is None for x in leaves)
+    expected = "must hold no None" if missing else "must be a tensor or an array, or hold such"
+    shown = [tuple(x.shape) if hasattr(x, "shape") else x for x in leaves]
+    raise TypeError(message(name, expected, **{name: shown}))
+
+
 def check_numeric(name: str, x: Any) -> None:
     """Check that a tensor holds real numbers, which TensorFlow itself finds out too late."""
     dtype = getattr(x.dtype, "name", str(x.dtype))
@@ -135,39 +154,23 @@ def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> 
                 raise ValueError(message(name, expected or wanted, **received))
 
 
-def check_ragged(name: str, x: Any, rows_of: Any = None) -> None:
-    """Check that ragged `x` is ragged in time only and has the rows of a ragged sequence."""
-    if not hasattr(x, "row_splits"):
-        return
-    if x.ragged_rank != 1:
+def check_ragged(name: str, x: Any, sequence: Any = None) -> None:
+    """Check that ragged `x` is ragged in time only, and has the rows of a ragged sequence."""
+    if hasattr(x, "row_splits") and x.ragged_rank != 1:
         expected = "must be ragged in its time axis only"
         received = {f"{name}_shape": tuple(x.shape), "ragged_rank": x.ragged_rank}
         raise ValueError(message(name, expected, **received))
-    if not hasattr(rows_of, "row_splits") or x.row_splits is rows_of.row_splits:
-        return
+    if hasattr(x, "row_splits") and hasattr(sequence, "row_splits"):
+        _check_rows(name, x, sequence)
+
+
+def _check_rows(name: str, x: Any, sequence: Any) -> None:
+    """Compare the lengths of rows where they are known: not in a graph."""
     import tensorflow as tf  # ragged tensors are TensorFlow's
 
-    if tf.executing_eagerly():
-        lengths, expected_lengths = (t.row_lengths().numpy().tolist() for t in (x, rows_of))
-        if lengths != expected_lengths:
-            expected = f"must have rows of lengths {expected_lengths}, like the sequence"
-            raise ValueError(message(name, expected, row_lengths=lengths))
-
-
-def as_list(inputs: Any, least: int, expected: str) -> list[Any]:
-    """Return the inputs of a layer, which may be one tensor, if there are at least `least`."""
-    if isinstance(inputs, dict):
-        raise ValueError(message("inputs", f"must be {expected}", keys=list(inputs)))
-    tensors: list[Any] = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
-    if len(tensors) < least:
-        shapes = [tuple(x.shape) for x in tensors]
-        raise ValueError(message("inputs", f"must be {expected}", shapes=shapes))
-    return tensors
-
-
-def first_shape(input_shape: Any) -> Shape:
-    """Return the first of several shapes, or the only one."""
-    if isinstance(input_shape, dict):
-        raise ValueError(message("inputs", "must be a tensor or a list", input_shape=input_shape))
-    single = not isinstance(input_shape[0], list | tuple)
-    return tuple(input_shape if single else input_shape[0])
+    if x.row_splits is sequence.row_splits or not tf.executing_eagerly():
+        return
+    lengths, expected = (t.row_lengths().numpy().tolist() for t in (x, sequence))
+    if lengths != expected:
+        wanted = f"must have rows of lengths {expected}, like the sequence"
+        raise ValueError(message(name, wanted, row_lengths=lengths))

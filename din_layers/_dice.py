@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from din_layers._backend import Tensor, mean_of_replicas
 from din_layers._checks import (
     Shape,
     check_axes,
@@ -15,8 +16,8 @@ from din_layers._checks import (
     check_numeric,
     message,
 )
-from din_layers._history import Tensor, select, wide_dtype
 from din_layers._numeric_layer import NumericLayer
+from din_layers._tensors import select, wide_dtype
 
 _LARGEST = float(np.finfo("float32").max)  # of the dtype that the statistics have
 
@@ -179,12 +180,7 @@ class Dice(NumericLayer):
     def _mean(self, x: Tensor) -> Tensor:
         """Average over all axes but that of the channels, which are kept, over all replicas."""
         axes = [i for i in range(len(x.shape)) if i != self.axis % len(x.shape)]
-        if self.synchronized and keras.backend.backend() == "tensorflow":
-            return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
-        if self.synchronized and keras.backend.backend() == "torch":
-            _check_one_process()
-        # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
-        return ops.mean(x, axis=axes, keepdims=True)
+        return mean_of_replicas(x, axes, self.synchronized)
 
     def _as_channels(self, x: Tensor, *weights: Any) -> list[Tensor]:
         shape = [1] * len(x.shape)
@@ -202,13 +198,3 @@ class Dice(NumericLayer):
             "alpha_constraint": keras.constraints.serialize(self.alpha_constraint),
             "synchronized": self.synchronized,
         }
-
-
-def _check_one_process() -> None:
-    """Refuse several processes of PyTorch, each of which would have statistics of its own."""
-    import torch.distributed as processes
-
-    several = processes.is_available() and processes.is_initialized()
-    if several and (count := processes.get_world_size()) > 1:
-        expected = "must be False: only TensorFlow and JAX synchronize replicas"
-        raise ValueError(message("synchronized", expected, synchronized=True, processes=count))

@@ -5,8 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers._backend import Tensor
 from din_layers._checks import LARGEST_SIZE, check_integer, message
-from din_layers._history import Tensor
 
 
 @keras.saving.register_keras_serializable(package="din_layers")

@@ -26,7 +26,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from din_layers._history import History, PaddedHistory, Tensor
+from din_layers._backend import Tensor
+from din_layers._history import History
 
 Activation = Callable[..., Tensor]  # a function or a Keras layer
 
@@ -50,6 +51,7 @@ class LocalActivationUnit(keras.Layer):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        # The names of what holds weights are paths in files.
         self.dense_layers = [*(dense for dense, _ in hidden_layers), output_layer]
         self.activations = [activation for _, activation in hidden_layers]
         # Else Keras warns that a mask is lost here; `history` has it.
@@ -76,8 +78,8 @@ class LocalActivationUnit(keras.Layer):
             query: The queries of each row (batch, queries, dim).
             history: Tells which events belong to which row, and which are valid.
         """
-        time = events.shape[1] if isinstance(history, PaddedHistory) else 0
-        first = _first_layer_by_row if time is None or time > _SHORT else _first_layer_by_event
+        by_row = history.stores_rows_longer_than(_SHORT)
+        first = _first_layer_by_row if by_row else _first_layer_by_event
         x = first(self.dense_layers[0], events, query, history)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
+from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import check_integer, check_number, message
-from din_layers._history import Tensor, is_ragged, select, wide_dtype
+from din_layers._tensors import select, wide_dtype
 
 _LARGEST = float(np.finfo(np.float32).max)
 

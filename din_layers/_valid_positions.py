@@ -1,74 +1,70 @@
-"""The mask that a layer which keeps the time axis passes on."""
+"""The mask that a layer which keeps the time axis hands on."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import keras
 
-from din_layers._checks import check_bool, check_id, message
-from din_layers._history import HistoryReader, Tensor, is_ragged
+from din_layers._backend import Tensor, is_ragged
+from din_layers._checks import check_bool, check_id
+from din_layers._old_lists import name_companions
+from din_layers._sources import Id, Sources, read_history
 
 
 def valid_positions(
-    reader: HistoryReader, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
+    sequence: Tensor, sources: Sources, masks: Sequence[Tensor], hist_mask_value: Id
 ) -> Tensor:
     """Return the mask (batch, time), ragged if the sequence is, or None where all is valid."""
-    if not companions:
+    if not sources:
         if not masks:
             return None
         if len(masks) == 1 and is_ragged(masks[0]) == is_ragged(sequence):
             return masks[0]
     if isinstance(sequence, keras.KerasTensor):
-        layer = ValidPositions(**dataclasses.asdict(reader))
-        return layer(sequence, companions=list(companions), masks=list(masks))
-    return _combine(reader, sequence, companions, masks)
-
-
-def _combine(
-    reader: HistoryReader, sequence: Tensor, companions: Sequence[Tensor], masks: Sequence[Tensor]
-) -> Tensor:
-    history = reader.read(sequence, companions, masks)
+        return ValidPositions(hist_mask_value)(sequence, sources=dict(sources), masks=list(masks))
+    history = read_history(sequence, sources, masks, hist_mask_value)
     return history.restore(history.valid)
-
-
-def _checked_reader(
-    sequence_name: str, companion_name: str, hist_mask_value: int | str, **flags: bool
-) -> HistoryReader:
-    for name, value in (("sequence_name", sequence_name), ("companion_name", companion_name)):
-        if not isinstance(value, str):
-            raise TypeError(message(name, "must be a string", **{name: value}))
-    for name, flag in flags.items():
-        check_bool(name, flag)
-    check_id("hist_mask_value", hist_mask_value)
-    return HistoryReader(sequence_name, companion_name, hist_mask_value, **flags)
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
 class ValidPositions(keras.Layer):
-    """Combine all sources of validity to one mask.
+    """Combine all that tells valid positions to one mask.
 
-    A functional model records the masks that it passes on as tensors of its graph, so what
-    computes them must be a layer that is saved with the model. Keras's own `Embedding` leaves a
-    `NotEqual` there in the same way.
+    A functional model records the masks that it hands on as tensors of its graph, so what computes
+    them must be a layer that is saved with the model. Keras's own `Embedding` leaves a `NotEqual`
+    there in the same way.
 
     Args:
-        **kwargs: The attributes of a `HistoryReader`, and those of every Keras layer.
+        hist_mask_value: The id of an invalid position.
+        single_event_ids: In files before 0.4: whether ids are meant where a companion could also
+            be lengths. The other names that stand there decide nothing.
+        **kwargs: As in every Keras layer.
     """
 
-    def __init__(self, **kwargs: Any) -> None:
-        fields = [field.name for field in dataclasses.fields(HistoryReader)]
-        self._reader_config = {key: kwargs.pop(key) for key in fields if key in kwargs}
+    def __init__(
+        self, hist_mask_value: Id = 0, single_event_ids: bool = False, **kwargs: Any
+    ) -> None:
+        for name in ("sequence_name", "companion_name", "mask_required"):
+            kwargs.pop(name, None)
         super().__init__(**kwargs)
-        self.reader = _checked_reader(**self._reader_config)
+        self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
+        self._ids_first = check_bool("single_event_ids", single_event_ids)
         self.supports_masking = True
 
-    def call(self, sequence: Tensor, companions: Any = (), masks: Any = ()) -> Tensor:
+    def __call__(self, sequence: Tensor, companions: Sequence[Tensor] = (), **kwargs: Any) -> Any:
+        """Name the companions of a file before 0.4, and call the layer."""
+        if companions:
+            names = name_companions(companions, sequence, self._ids_first)
+            kwargs["sources"] = dict(zip(names, companions, strict=True))
+        return super().__call__(sequence, **kwargs)
+
+    def call(self, sequence: Tensor, sources: Any = None, masks: Any = ()) -> Tensor:
         """Return the mask (batch, time), ragged if the sequence is."""
-        return _combine(self.reader, sequence, companions, masks)
+        history = read_history(sequence, sources or {}, masks, self.hist_mask_value)
+        return history.restore(history.valid)
 
     def compute_output_spec(
-        self, sequence: Tensor, companions: Any = (), masks: Any = ()
+        self, sequence: Tensor, sources: Any = None, masks: Any = ()
     ) -> keras.KerasTensor:
         return keras.KerasTensor(sequence.shape[:2], "bool", ragged=is_ragged(sequence))
 
@@ -76,4 +72,4 @@ class ValidPositions(keras.Layer):
         """Return None: a mask has no mask."""
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **self._reader_config}
+        return {**super().get_config(), "hist_mask_value": self.hist_mask_value}

@@ -54,7 +54,7 @@ class Case:
 
     @property
     def ordered(self):
-        """Whether the order of the events matters (law 6 does not hold)."""
+        """Whether the order of the events matters."""
         return self.kind == "evolve"
 
     @property
@@ -181,13 +181,13 @@ class Source:
     """A way to tell a layer which positions are valid.
 
     Attributes:
-        read: From a mask (batch, time) to (companions, mask) beside the padded sequence.
+        read: From a mask (batch, time) to the keywords that say the same.
         prefix: Whether it can only tell prefixes.
         ragged: Whether the sequence itself is ragged.
         hist_mask_value: The id of an invalid position.
     """
 
-    read: Callable[[Any], tuple[list[Any], Any]]
+    read: Callable[[Any], dict[str, Any]]
     prefix: bool = False
     ragged: bool = False
     hist_mask_value: int | str = NO_EVENT
@@ -202,27 +202,23 @@ class Source:
         """Whether it exists on the TensorFlow backend only."""
         return self.ragged or isinstance(self.hist_mask_value, str)
 
-    def call(self, case, layer, batch, companions=(), **kwargs):
-        """Call a layer on a batch of NumPy arrays or tensors, with further companions."""
-        inputs, mask = self.inputs(case, batch, companions)
-        return layer(inputs, mask=mask, **kwargs)
+    def call(self, case, layer, batch, **kwargs):
+        """Call a layer on a batch of NumPy arrays or tensors."""
+        inputs, keywords = self.inputs(case, batch)
+        return layer(inputs, **{**keywords, **kwargs})
 
-    def inputs(self, case, batch, companions=()):
-        """Return what to call the layer with: inputs, and the mask of the sequence among them."""
+    def inputs(self, case, batch):
+        """Return what to call the layer with: its inputs, and the keywords beside them."""
         sequence, valid, weights, query = map(ops.convert_to_tensor, batch.parts)
-        own_companions, mask = self.read(valid)
+        keywords = self.read(valid)
         if self.ragged:
             sequence, weights = as_ragged(sequence, valid), as_ragged(weights, valid)
-        before, after = {
-            "pool": ([], []),
-            "weigh": ([], [weights]),
-            "attend": ([query], []),
-            "evolve": ([], [weights / SCORES]),
-        }[case.kind]
-        inputs = [*before, sequence, *own_companions, *companions, *after]
-        if len(inputs) == 1:
-            return sequence, mask
-        return inputs, None if mask is None else [mask if x is sequence else None for x in inputs]
+        return {
+            "pool": sequence,
+            "weigh": [sequence, weights],
+            "attend": [query, sequence],
+            "evolve": [sequence, weights / SCORES],
+        }[case.kind], keywords
 
     def rows(self, case, output, batch):
         """Return the output of each row at its valid positions, or its whole pooled output."""
@@ -268,18 +264,16 @@ def lengths(valid, dtype="int32"):
 
 
 SOURCES = {
-    "mask": Source(lambda valid: ([], valid)),
-    "ids": Source(lambda valid: ([ids(valid)], None)),
-    "string_ids": Source(
-        lambda valid: ([string_ids(valid)], None), hist_mask_value=STRING_NO_EVENT
-    ),
-    "lengths": Source(lambda valid: ([lengths(valid)], None), prefix=True),
+    "mask": Source(lambda valid: {"mask": valid}),
+    "ids": Source(lambda valid: {"ids": ids(valid)}),
+    "string_ids": Source(lambda valid: {"ids": string_ids(valid)}, hist_mask_value=STRING_NO_EVENT),
+    "lengths": Source(lambda valid: {"lengths": lengths(valid)}, prefix=True),
     "column_lengths": Source(
-        lambda valid: ([ops.expand_dims(lengths(valid, "int16"), 1)], None), prefix=True
+        lambda valid: {"lengths": ops.expand_dims(lengths(valid, "int16"), 1)}, prefix=True
     ),
-    "ragged": Source(lambda valid: ([], None), ragged=True),
+    "ragged": Source(lambda valid: {}, ragged=True),
     "all": Source(
-        lambda valid: ([ids(valid), lengths(valid, "int8")], valid),
+        lambda valid: {"ids": ids(valid), "lengths": lengths(valid, "int8"), "mask": valid},
         prefix=True,
     ),
 }

@@ -49,7 +49,7 @@ def test_scores_of_ragged_keys_are_dense():
 
 @given(batch=batches(), garbage=garbage())
 def test_short_histories_give_what_long_ones_would(batch, garbage):
-    """Both ways to compute the first layer: the one for long histories obeys laws 1 to 4, too."""
+    """Both ways to compute the first layer: the one for long histories obeys the contract, too."""
     layer = layer_of("attend")
     spoilt = batch.garbage_where_invalid(garbage)
 
@@ -76,7 +76,7 @@ def test_short_histories_give_what_long_ones_would(batch, garbage):
 @pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
 @given(batch=batches(), garbage=garbage())
 def test_padding_does_not_enter_the_statistics_of_dice(ragged, batch, garbage):
-    """PEERS line 7: outputs, gradients and saved statistics are those of the events alone."""
+    """Outputs, gradients and saved statistics are those of the events alone."""
 
     # With a single event the variance is 0: a tiny epsilon would magnify rounding by 10,000.
     dice = din_layers.Dice(epsilon=1e-2)
@@ -158,7 +158,7 @@ def test_batch_normalization_sees_no_padding():
 
 
 def test_each_hidden_layer_starts_from_other_weights_and_each_layer_too():
-    """PEERS line 13: the seed of the initializer is not fixed."""
+    """The seed of the initializer is not fixed."""
     initializer = keras.initializers.RandomNormal()
     first, second = (
         din_layers.AttentionPoolingLayer((12, 12), kernel_initializer=initializer) for _ in range(2)
@@ -223,6 +223,7 @@ SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
     ("dict", lambda q, k, i: {"q": q, "k": k}, ValueError, "`inputs` must be a list [query, keys]"),
+    ("two ids", lambda q, k, i: [q, k, i, i], ValueError, "must hold lengths once and ids once"),
     ("complex", lambda q, k, i: [q, k * 1j], TypeError, "`keys` must hold real numbers"),
     (
         "2-D query",
@@ -250,15 +251,15 @@ SHAPES = [
         "ids of another time",
         lambda q, k, i: [q, k, i[:, :4]],
         ValueError,
-        "`history_ids` must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths. "
-        "Received: keys.shape=(4, 5, 3), history_ids.shape=(4, 4)",
+        "`ids` must have shape (batch, time) with the `time` of `keys`. "
+        "Received: keys.shape=(4, 5, 3), ids.shape=(4, 4)",
     ),
-    ("float ids", lambda q, k, i: [q, k, i * 1.0], TypeError, "`history_ids` must be integers"),
+    ("float ids", lambda q, k, i: [q, k, i * 1.0], TypeError, "`ids` must be integers"),
     (
         "bool ids",
         lambda q, k, i: [q, k, i > 0],
         TypeError,
-        "`history_ids` must be integers (a mask goes into `mask`). Received: ",
+        "`ids` must be integers (a mask goes into `mask`). Received: ",
     ),
 ]
 STRINGS = [
@@ -267,8 +268,8 @@ STRINGS = [
         "string ids",
         lambda q, k, i: [q, k, i.astype(str)],
         TypeError,
-        "`history_ids` must be integers, or strings if `hist_mask_value` is one. "
-        "Received: history_ids.dtype='string', history_ids.shape=(4, 5)",
+        "`ids` must be integers, or strings if `hist_mask_value` is one. "
+        "Received: ids.dtype='string', ids.shape=(4, 5)",
     ),
 ]
 
@@ -286,7 +287,7 @@ def test_bad_inputs_are_refused_and_the_layer_stays_usable(spoil, error, text):
             layer(keras.tree.map_structure(ops.convert_to_tensor, spoil(*inputs)))
         assert text in str(caught.value)
         # Shapes of query and keys are checked before the weights are made.
-        assert layer.built == built or "history_ids" in text or error is TypeError
+        assert layer.built == built or "`ids`" in text or error is TypeError
         assert layer(inputs).shape == (4, 1, 3)
 
 
@@ -373,7 +374,7 @@ def test_errors_of_ragged_inputs():
     with pytest.raises(TypeError, match="`query` must be dense"):
         layer([ragged, ragged])
     other = tf.RaggedTensor.from_row_lengths(ops.ones((4,), "int32"), [2, 0, 1, 1])
-    with pytest.raises(ValueError, match=r"`history_ids` must have rows of lengths \[1, 1, 1, 1\]"):
+    with pytest.raises(ValueError, match=r"`ids` must have rows of lengths \[1, 1, 1, 1\]"):
         layer([ops.ones((4, 1, 3)), ragged, other])
 
 
@@ -389,7 +390,8 @@ def test_errors_of_ragged_inputs():
         ({"att_activation": "dise"}, ValueError, '`att_activation` must be "dice", a Keras layer'),
         ({"att_activation": {}}, ValueError, '`att_activation` must be "dice"'),
         ({"att_activation": din_layers.Dice}, TypeError, '`att_activation` must be "dice"'),
-        ({"weight_normalization": "softmax"}, TypeError, "`weight_normalization` must be a bool"),
+        ({"weight_normalization": "sum"}, ValueError, "`weight_normalization` must be one of True"),
+        ({"mask_required": 1}, TypeError, "`mask_required` must be a bool"),
         (
             {"mode": "mean"},
             ValueError,
@@ -418,7 +420,8 @@ def test_the_defaults():
     expected = {
         "att_hidden_units": [80, 40],
         "att_activation": "sigmoid",
-        "weight_normalization": True,
+        "weight_normalization": "softmax",
+        "mask_required": False,
         "mode": "sum",
         "hist_mask_value": 0,
         "scale": False,

@@ -199,6 +199,39 @@ def test_a_model_with_an_initial_state_is_saved(tmp_path):
     assert np.abs(expected - stateless).min() > 0
 
 
+def test_an_attached_mask_counts_beside_an_initial_state(tmp_path):
+    """Keras passes a layer no attached mask beside a second tensor: the state is folded in."""
+    ids, scores = np.array([[1, 2, 0], [0, 0, 0]]), np.full((2, 3), 0.5, "float32")
+    inputs = [keras.Input((None,), dtype="int32"), keras.Input((None,)), keras.Input((UNITS,))]
+    events = keras.layers.Embedding(9, DIM, mask_zero=True)(inputs[0])
+    layer = din_layers.AUGRU(UNITS, return_sequences=True)
+    model = keras.Model(inputs, layer([events, inputs[1]], initial_state=inputs[2]))
+    model.save(tmp_path / "model.keras")
+    state = np.ones((2, UNITS), "float32")
+    for other in (model, keras.models.load_model(tmp_path / "model.keras")):
+        states = np.asarray(other([ids, scores, state]))
+        np.testing.assert_array_equal(states[1], 1)
+        np.testing.assert_array_equal(states[0, 2], states[0, 1])
+
+
+def test_a_model_trained_before_0_4_goes_on_as_it_was_trained():
+    """There padding counted beside an initial state; a file of then says no `mask_required`."""
+    layer = din_layers.AUGRU(UNITS)
+    config = layer.get_config()
+    del config["mask_required"]
+    ids, scores = np.array([[1, 0]]), np.full((1, 2), 0.5, "float32")
+    events = keras.layers.Embedding(9, DIM, mask_zero=True)(ids)
+    state = np.zeros((1, UNITS), "float32")
+    layer([events, scores])
+    old = din_layers.AUGRU.from_config(config)
+    old([events, scores])
+    old.set_weights(layer.get_weights())
+    everything = layer([np.asarray(events), scores], initial_state=state)
+    np.testing.assert_array_equal(old([events, scores], initial_state=state), everything)
+    np.testing.assert_array_equal(old([events, scores]), layer([events, scores]))
+    assert din_layers.AUGRU.from_config(old.get_config()).get_config() == old.get_config()
+
+
 SEQUENCE, SCORES = np.ones((2, 4, DIM), "float32"), np.ones((2, 4), "float32")
 RAGGED = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [2, 1])
 
@@ -207,7 +240,7 @@ RAGGED = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [2, 1])
     ("inputs", "error", "text"),
     [
         (SEQUENCE, ValueError, "`inputs` must be a list [sequence, scores]"),
-        ({"sequence": SEQUENCE, "scores": SCORES}, ValueError, "`inputs` must be a list"),
+        ({"sequence": SEQUENCE, "weights": SCORES}, ValueError, "`inputs` must be a list"),
         (
             [SEQUENCE, SCORES[:, :3]],
             ValueError,

@@ -18,9 +18,7 @@ LAYERS = {
     "augru": din_layers.AUGRU(3),
     "l2": din_layers.MiniBatchAwareL2([0, 3], 0.1),
     "gauc": din_layers.GAUC(capacity=9),
-    "valid_positions": keras.saving.get_registered_object("din_layers>ValidPositions")(
-        sequence_name="keys", companion_name="lengths", hist_mask_value=0
-    ),
+    "valid_positions": keras.saving.get_registered_object("din_layers>ValidPositions")(),
 }
 
 SCALARS = st.one_of(
@@ -77,7 +75,7 @@ def is_kerass_own_error(error, config):
 @example(drawn=changed("dice", momentum=10**400))
 @example(drawn=changed("dice", epsilon=-(10**400)))
 @example(drawn=changed("dice", epsilon=float("inf")))
-@example(drawn=changed("valid_positions", sequence_name=3))
+@example(drawn=changed("valid_positions", single_event_ids=3))
 @example(drawn=changed("valid_positions", hist_mask_value={"a": 1}))
 @example(drawn=changed("dice", dtype={"class_name": "x"}))
 def test_a_config_makes_a_layer_or_a_clear_error(drawn):

@@ -209,18 +209,16 @@ def test_symbolic_outputs_match_real_ones(name, source, data):
     """Law 8, with every axis that may be unknown unknown."""
     case, source, layer = make(name, source)
     batch = drawn(data, case, source)
-    inputs, mask = source.inputs(case, batch)
-    symbolic, symbolic_mask = keras.tree.map_structure(as_symbolic, (inputs, mask))
-    expected = layer(symbolic, mask=symbolic_mask)
-    output = layer(inputs, mask=mask)
+    inputs, keywords = source.inputs(case, batch)
+    symbolic, symbolic_keywords = keras.tree.map_structure(as_symbolic, (inputs, keywords))
+    expected = layer(symbolic, **symbolic_keywords)
+    output = layer(inputs, **keywords)
     assert symbolic_mismatch(expected, output) is None
     assert (hasattr(output, "row_splits")) == expected.ragged
     assert expected.shape[-1] == DIM
 
 
 def as_symbolic(x):
-    if x is None:
-        return None
     shape = [None if axis < 2 and size != 1 else size for axis, size in enumerate(x.shape)]
     dtype = keras.backend.standardize_dtype(x.dtype)
     return keras.KerasTensor(shape, dtype, ragged=hasattr(x, "row_splits"))
@@ -251,20 +249,17 @@ def without_sizes(name, source):
     case, source, layer = make(name, source)
 
     @tf.function
-    def graph(inputs, mask):
-        return layer(inputs, mask=mask)
+    def graph(inputs, keywords):
+        return layer(inputs, **keywords)
 
     def spec(x):
-        if x is None:
-            return None
         if len(x.shape) < 3:
             return tf.TensorSpec([None] * len(x.shape), x.dtype)
         return tf.TensorSpec((None, 1 if x.shape[1] == case.queries else None, DIM), x.dtype)
 
     def call(batch):
-        inputs, mask = source.inputs(case, batch)
-        specs = keras.tree.map_structure(spec, (inputs, mask))
-        return graph.get_concrete_function(*specs)(inputs, mask)
+        given = source.inputs(case, batch)
+        return graph.get_concrete_function(*keras.tree.map_structure(spec, given))(*given)
 
     return call
 
@@ -274,14 +269,14 @@ def without_sizes(name, source):
 @every_case
 @given(data=st.data())
 def test_a_graph_that_knows_no_size_gives_what_eager_gives(name, source, data):
-    """There the second axis of a companion does not tell lengths (batch, 1) from ids."""
+    """Where no shape tells what an input is, its name does."""
     case, kind, layer = make(name, source)
     batch = drawn(data, case, kind)
     output = without_sizes(name, source)(batch)
     np.testing.assert_allclose(output, kind.call(case, layer, batch), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("source", ["mask", "lengths", "ragged"])
+@pytest.mark.parametrize("source", ["mask", "ids", "ragged"])
 @every_case
 def test_an_overflowing_number_of_steps_is_still_a_length(name, source):
     """Lengths above `time` count as `time`, below 0 as 0, in any integer type."""
@@ -298,5 +293,37 @@ def test_an_overflowing_number_of_steps_is_still_a_length(name, source):
         np.array([1, -1], widest) * (np.iinfo(widest).max // 2),
         np.array([127, -128], "int8"),
     ):
-        output = source.call(case, layer, batch, companions=[ops.convert_to_tensor(lengths)])
+        output = source.call(case, layer, batch, lengths=ops.convert_to_tensor(lengths))
         assert_rows_equal(source.rows(case, output, batch), expected)
+
+
+def as_list(case, inputs, companions):
+    """Return the list in which versions before 0.4 took their inputs."""
+    inputs = inputs if isinstance(inputs, list) else [inputs]
+    place = 2 if case.kind == "attend" else 1
+    return [*inputs[:place], *companions, *inputs[place:]]
+
+
+@pytest.mark.parametrize(
+    "source", ["mask", "ids", "string_ids", "lengths", "column_lengths", "all"]
+)
+@every_case
+@given(data=st.data())
+def test_lists_and_dicts_are_the_keywords(name, source, data):
+    """What versions before 0.4 took, `[query, keys, history_ids]`, and the dict of today."""
+    case, source, layer = make(name, source)
+    batch = drawn(data, case, source, FIXED)
+    inputs, keywords = source.inputs(case, batch)
+    expected = to_numpy(layer(inputs, **keywords))
+    companions = [keywords[key] for key in ("ids", "lengths") if key in keywords]
+    names = layer.input_names.required
+    named = dict(zip(names, inputs if isinstance(inputs, list) else [inputs], strict=True))
+    masks = {"mask": keywords["mask"]} if "mask" in keywords else {}
+    sources = {key: x for key, x in keywords.items() if key != "mask"}
+    for other in (as_list(case, inputs, companions), {**sources, **named}):
+        np.testing.assert_array_equal(layer(other, **masks), expected)
+    if masks and companions:  # a list of one mask for each input
+        listed = as_list(case, inputs, companions)
+        place = 1 if case.kind == "attend" else 0
+        each = [masks["mask"] if i == place else None for i in range(len(listed))]
+        np.testing.assert_array_equal(layer(listed, mask=each), expected)

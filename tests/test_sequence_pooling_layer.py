@@ -30,16 +30,15 @@ def test_a_long_float16_history_does_not_overflow():
     np.testing.assert_array_equal(layer(np.full((1, 1000, 1), 1000.0)), [[[1000]]])
 
 
-def test_a_mask_is_required_with_supports_masking():
-    layer = din_layers.SequencePoolingLayer("sum", supports_masking=True)
-    with pytest.raises(ValueError, match=r"`mask` must be given.* Received: mask=None"):
-        layer(SEQUENCE)
-    with pytest.raises(ValueError, match="`mask` must be given"):
-        layer([SEQUENCE, np.array([1, 2])])
-    with pytest.raises(ValueError, match="`mask` must be given"):
-        layer(keras.Input((None, 3)))
-    assert layer(SEQUENCE, mask=ops.ones((2, 4), "bool")).shape == (2, 1, 3)
-    assert layer.supports_masking
+def test_supports_masking_is_the_old_name_of_mask_required():
+    for layer in (
+        din_layers.SequencePoolingLayer("sum", supports_masking=True),
+        din_layers.SequencePoolingLayer("sum", True),
+    ):
+        with pytest.raises(ValueError, match=r"`mask` must be given"):
+            layer(SEQUENCE)
+        assert layer.mask_required
+        assert layer.supports_masking
 
 
 @needs_tensorflow
@@ -86,23 +85,22 @@ def test_ragged_ids_or_a_ragged_mask_beside_a_dense_sequence(dim):
 
 @needs_tensorflow
 @pytest.mark.parametrize(
-    ("companion", "expected"),
+    ("name", "companion"),
     [
-        ([[2], [1], [1]], [2, 0, 1]),
-        ([[1, 0, 1], [0, 0, 0], [0, 1, 0]], [2, 0, 1]),
-        ([[1, 0, 1, 1, 0], [0] * 5, [0, 1, 0, 0, 9]], [2, 0, 1]),
+        ("lengths", [[2], [1], [1]]),
+        ("ids", [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+        ("ids", [[1, 0, 1, 1, 0], [0] * 5, [0, 1, 0, 0, 9]]),  # wider than the longest row
     ],
-    ids=["lengths", "ids", "ids wider than the longest row"],
 )
-def test_dense_companions_of_unknown_size_beside_a_ragged_sequence(companion, expected):
+def test_dense_companions_of_unknown_size_beside_a_ragged_sequence(name, companion):
     sequence = tf.RaggedTensor.from_row_lengths(ops.ones((5, 2)), [3, 0, 2])
     layer = din_layers.SequencePoolingLayer("sum")
     spec = tf.RaggedTensorSpec([None, None, 2], ragged_rank=1)
-    graph = tf.function(lambda sequence, companion: layer([sequence, companion]))
+    graph = tf.function(lambda sequence, companion: layer(sequence, **{name: companion}))
     graph = graph.get_concrete_function(spec, tf.TensorSpec([None, None], "int32"))
     companion = tf.constant(companion, "int32")
     for pooled in (layer([sequence, companion]), graph(sequence, companion)):
-        np.testing.assert_array_equal(pooled[:, 0, 0], expected)
+        np.testing.assert_array_equal(pooled[:, 0, 0], [2, 0, 1])
 
 
 @needs_tensorflow
@@ -156,7 +154,7 @@ def test_sessions_of_a_history_under_time_distributed():
 @pytest.mark.parametrize(
     ("inputs", "error", "text"),
     [
-        ([], ValueError, "`inputs` must be a sequence or a list [sequence, lengths]. Received: "),
+        ([], ValueError, "`inputs` must be a sequence, or a dict of sequence, lengths, ids. "),
         (SEQUENCE * 1j, TypeError, "`sequence` must hold real numbers. Received: "),
         pytest.param(
             SEQUENCE.astype(str),
@@ -168,10 +166,10 @@ def test_sessions_of_a_history_under_time_distributed():
         (
             [SEQUENCE, np.array([1, 2, 3])],
             ValueError,
-            "`lengths` must have shape (batch, time) for ids, (batch,) or (batch, 1) for lengths. "
+            "`lengths` must have shape (batch,) or (batch, 1). "
             "Received: sequence.shape=(2, 4, 3), lengths.shape=(3,)",
         ),
-        ([SEQUENCE, np.ones((2, 2), int)], ValueError, "lengths.shape=(2, 2)"),
+        ([SEQUENCE, np.ones((2, 2), int)], ValueError, "ids.shape=(2, 2)"),
         ([SEQUENCE, np.ones((2, 1, 1), int)], ValueError, "lengths.shape=(2, 1, 1)"),
         ([SEQUENCE, np.array(3)], ValueError, "lengths.shape=()"),
         (
@@ -220,7 +218,7 @@ def test_a_mask_of_strings_is_refused():
             "`mode` must be one of 'sum', 'mean', 'max', 'sqrtn'. Received: mode='median'",
         ),
         ({"mode": None}, ValueError, "`mode` must be one of"),
-        ({"supports_masking": 1}, TypeError, "`supports_masking` must be a bool"),
+        ({"supports_masking": 1}, TypeError, "`mask_required` must be a bool"),
         ({"hist_mask_value": None}, TypeError, "`hist_mask_value` must be an integer or a string"),
         ({"hist_mask_value": True}, TypeError, "`hist_mask_value` must be an integer or a string"),
     ],
@@ -233,5 +231,5 @@ def test_bad_arguments(config, error, text):
 
 def test_the_defaults():
     config = din_layers.SequencePoolingLayer().get_config()
-    expected = {"mode": "mean", "supports_masking": False, "hist_mask_value": 0}
+    expected = {"mode": "mean", "mask_required": False, "hist_mask_value": 0}
     assert {name: config[name] for name in expected} == expected

@@ -85,7 +85,7 @@ def test_a_sum_of_zero_gives_zeros_and_finite_gradients():
 
 @given(batch=batches())
 def test_weights_with_and_without_a_last_axis(batch):
-    """PEERS line 8: also when there are as many rows as positions."""
+    """Also when there are as many rows as positions."""
     layer = din_layers.WeightedSequenceLayer()
     mask = [ops.convert_to_tensor(batch.valid), None]
     flat = layer([batch.sequence, batch.weights], mask=mask)
@@ -128,14 +128,6 @@ def test_the_mask_of_the_weights_counts_too():
     model = keras.Model(inputs, din_layers.WeightedSequenceLayer("sum")([inputs[0], weights]))
     output = model([np.ones((1, 3, 2)), np.array([[[1.0], [3.0], [-1.0]]])])
     np.testing.assert_allclose(output[0, :, 0], [0.25, 0.75, 0])
-
-
-def test_a_mask_is_required_with_supports_masking():
-    layer = din_layers.WeightedSequenceLayer(supports_masking=True)
-    inputs = [np.ones((2, 4, 3), "float32"), np.ones((2, 4), "float32")]
-    with pytest.raises(ValueError, match=r"`mask` must be given.* Received: mask=None"):
-        layer(inputs)
-    assert layer(inputs, mask=[ops.ones((2, 4), "bool"), None]).shape == (2, 4, 3)
 
 
 SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.0, 3.0]])
@@ -201,14 +193,7 @@ def test_bad_normalization(value):
         din_layers.WeightedSequenceLayer(value)
 
 
-@pytest.mark.parametrize("pair", [(True, "softmax"), (False, None)])
-def test_synonyms(pair):
-    inputs = [SEQUENCE, np.arange(8, dtype="float32").reshape(2, 4)]
-    first, second = (din_layers.WeightedSequenceLayer(value)(inputs) for value in pair)
-    np.testing.assert_array_equal(first, second)
-
-
 def test_the_defaults():
     config = din_layers.WeightedSequenceLayer().get_config()
-    expected = {"weight_normalization": True, "supports_masking": False, "hist_mask_value": 0}
+    expected = {"weight_normalization": "softmax", "mask_required": False, "hist_mask_value": 0}
     assert {name: config[name] for name in expected} == expected

@@ -1,0 +1,156 @@
+"""What differs between Keras's backends, and what only TensorFlow has.
+
+Ragged tensors, strings and histories taken out of their padding need TensorFlow. It is imported
+where it is used: the other backends work without it.
+"""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from din_layers._checks import message
+
+Tensor = Any
+
+
+def backend() -> str:
+    """Return the name of Keras's backend."""
+    return str(keras.backend.backend())
+
+
+def tensorflow() -> Any:
+    """Import TensorFlow."""
+    import tensorflow as tf
+
+    return tf
+
+
+def is_ragged(x: Tensor) -> bool:
+    """Tell whether `x` is a `tf.RaggedTensor` or its symbolic counterpart."""
+    return hasattr(x, "row_splits") or bool(getattr(x, "ragged", False))
+
+
+def is_text(x: Tensor) -> bool:
+    """Tell whether `x` is a tensor, or an array, of strings."""
+    dtype = getattr(x, "dtype", None)
+    return getattr(dtype, "kind", "") in ("U", "S", "O") or "string" in str(dtype)
+
+
+def check_kinds(*structures: Any) -> None:
+    """Refuse ragged tensors and strings where the backend has none, and say what to do."""
+    if backend() == "tensorflow":
+        return
+    for x in keras.tree.flatten(structures):
+        if is_ragged(x) or is_text(x):
+            expected = (
+                "must be dense numbers: ragged tensors and strings need the TensorFlow backend, "
+                "pad them and give ids or lengths instead"
+            )
+            kind = "strings" if is_text(x) else "ragged"
+            received = {"backend": backend(), "inputs_dtype": x.dtype, "kind": kind}
+            raise ValueError(message("inputs", expected, **received))
+
+
+def same_sizes(name: str, x: Tensor, sequence: Tensor, axes: int) -> Tensor:
+    """Return dense `x`, whose first axes, 1 or 2, must be as long as those of a sequence.
+
+    Where sizes are known they have been checked. A graph of TensorFlow may know them only when it
+    runs; without this it would stretch an axis of 1 to any length.
+    """
+    if backend() != "tensorflow" or None not in (*x.shape[:axes], *sequence.shape[:axes]):
+        return x
+    tf = tensorflow()
+    sizes = [sequence.nrows("int32")] if is_ragged(sequence) else tf.shape(sequence)[:axes]
+    error = f"`{name}` must have the {('batch', 'batch and time')[axes - 1]} of the sequence."
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[:axes], sizes, error)]):
+        return tf.identity(x)
+
+
+def largest_seed() -> int:
+    """Return the largest that Keras's `SeedGenerator` takes."""
+    return {"tensorflow": 2**63, "jax": 2**32}.get(backend(), 2**31) - 1
+
+
+def mean_of_replicas(x: Tensor, axes: list[int], synchronized: bool) -> Tensor:
+    """Average over some axes, which are kept; if `synchronized`, over all replicas together."""
+    if synchronized and backend() == "tensorflow":
+        return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
+    if synchronized and backend() == "torch":
+        _check_one_process()
+    # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
+    return ops.mean(x, axis=axes, keepdims=True)
+
+
+def _check_one_process() -> None:
+    """Refuse several processes of PyTorch, each of which would have statistics of its own."""
+    import torch.distributed as processes
+
+    several = processes.is_available() and processes.is_initialized()
+    if several and (count := processes.get_world_size()) > 1:
+        expected = "must be False: only TensorFlow and JAX synchronize replicas"
+        raise ValueError(message("synchronized", expected, synchronized=True, processes=count))
+
+
+def largest_of_time(x: Tensor) -> Tensor:
+    """Return the largest values over axis 1, 0 or less where that is empty."""
+    if x.shape[1] == 0:  # PyTorch has no maximum of nothing
+        return ops.sum(x, axis=1)
+    return ops.max(x, axis=1, initial=-float("inf"))
+
+
+def row_ids(ragged: Any) -> Tensor:
+    """Return the row of each value of a ragged tensor, as `value_rowids` does.
+
+    That pads on its way: one long history among short ones would cost as much as if all were long.
+    """
+    tf = tensorflow()
+    starts = ragged.row_splits[1:-1]  # where each row but the first starts
+    values = tf.shape(ragged.values)[0]
+    # Empty rows at the end start after the last value.
+    started = tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, values + 1)
+    return tf.cumsum(started)[:-1]
+
+
+def values_in_rows_of(sequence: Any, x: Any) -> Tensor:
+    """Return the values of a ragged tensor that must have the rows of `sequence`."""
+    if x.row_splits is sequence.row_splits:
+        return x.values
+    # Eagerly `check_ragged` has compared them; in a graph the lengths are known only here.
+    tf = tensorflow()
+    splits = [tf.cast(ragged.row_splits, "int64") for ragged in (x, sequence)]
+    error = "A ragged input must have the same row lengths as the sequence."
+    with tf.control_dependencies([tf.debugging.assert_equal(*splits, message=error)]):
+        return tf.identity(x.values)
+
+
+def segment_sum(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
+    """Sum the values of each of `batch` rows; `rows`, the row of each value, are in order."""
+    return _with_last_rows(tensorflow().math.segment_sum(x, rows), batch)
+
+
+def segment_max(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
+    """Return the largest values of each row, 0 for the rows after the last value."""
+    return _with_last_rows(tensorflow().math.segment_max(x, rows), batch)
+
+
+def _with_last_rows(per_row: Tensor, batch: Tensor) -> Tensor:
+    """Append the rows after the last value, which the segment operations leave out.
+
+    They rely on the order of the rows, and are faster for it than those that take any order.
+    """
+    tf = tensorflow()
+    missing = tf.cast(batch, "int32") - tf.shape(per_row)[0]
+    return tf.pad(per_row, [[0, missing], *[[0, 0]] * (len(per_row.shape) - 1)])
+
+
+def gather_rows(per_row: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
+    """Give every value what its row has."""
+    tf = tensorflow()
+
+    @tf.custom_gradient
+    def gather(x: Tensor) -> Any:
+        # TensorFlow's own gradient of a gather does not know that the rows are in order.
+        return tf.gather(x, rows), lambda gradient: segment_sum(gradient, rows, batch)
+
+    return gather(per_row)

@@ -1,0 +1,103 @@
+"""Values of the events of a history, and what may be computed from them.
+
+Padding is replaced by a number before anything is computed with it. Selecting afterwards is not
+enough: where an invalid position holds NaN, `0 * NaN` in the backward pass reaches the weights.
+Nor is a sentinel such as -1e9, which loses against a valid -2e9 and is -inf in float16.
+
+Which number it must be depends on the operation: 0 for a sum, -inf for a maximum. So `Events` know
+what stands at their invalid positions, and every operation first puts there what it needs.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from keras import ops
+
+from din_layers._backend import Tensor
+from din_layers._tensors import scalar, select
+
+if TYPE_CHECKING:
+    from din_layers._history import History
+
+_INFINITY = float("inf")
+
+
+@dataclass(frozen=True)
+class Events:
+    """Values (..., dim), one for each position of a history, in the history's own layout.
+
+    Attributes:
+        history: The history.
+        values: The values.
+        fill: What `values` hold at invalid positions; None: anything, NaN included.
+    """
+
+    history: "History"
+    values: Tensor
+    fill: float | None = None
+
+    def filled(self, fill: float) -> "Events":
+        """Return the same events with `fill` at the invalid positions."""
+        if fill == self.fill:
+            return self
+        return Events(self.history, select(self.history.valid, self.values, fill), fill)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Events":
+        """Apply a function to the values, valid or not."""
+        return Events(self.history, function(self.values))
+
+    def times(self, other: "Events") -> "Events":
+        """Multiply by other values of the same events."""
+        known = self.fill is not None and other.fill is not None
+        fill = self.fill * other.fill if known else None  # type: ignore[operator]
+        return Events(self.history, self.values * other.values, fill)
+
+    def over(self, per_row: Tensor) -> "Events":
+        """Divide by the number (batch, dim) of each event's row; over 0 the result is 0."""
+        fill = 0.0 if self.fill == 0 else None
+        quotient = ops.divide_no_nan(self.values, self.history.spread(per_row))
+        return Events(self.history, quotient, fill)
+
+    def sum(self) -> Tensor:
+        """Sum over each row: (batch, dim)."""
+        return self.history.sum(self.filled(0.0).values)
+
+    def max(self) -> Tensor:
+        """Return the largest values of each row, 0 for a row without events: (batch, dim)."""
+        largest = self.history.max(self.filled(-_INFINITY).values)
+        lowest = scalar(-_INFINITY, largest)
+        # Not `non_empty(largest, 0.0)`: the converter to ONNX makes a product of that selection,
+        # and of -inf a NaN.
+        return ops.maximum(largest, self.history.non_empty(lowest, 0.0))
+
+    def mean(self) -> Tensor:
+        """Average over each row: (batch, dim)."""
+        count = self.history.non_empty(self.history.count, 1.0)
+        share = self.history.spread(1.0 / ops.cast(count, self.values.dtype))
+        # A sum of large numbers may overflow where their mean does not: divide first.
+        shares = self.map(lambda values: ops.ones_like(values[..., :1]) * share)
+        return ops.squeeze(shares.weighted_sum(self), 1)
+
+    def weighted_sum(self, events: "Events") -> Tensor:
+        """Sum other values with these, (..., queries), as weights: (batch, queries, dim)."""
+        events = events if events.fill is not None else events.filled(0.0)
+        return self.history.weighted_sum(self.filled(0.0).values, events.values)
+
+    def softmax(self) -> "Events":
+        """Normalise scores (..., queries) over the valid events of each row; 0 where invalid."""
+        # The largest score only keeps `exp` in range; the result does not depend on it.
+        top = self.history.spread(ops.stop_gradient(self.max()))
+        # An invalid score may lie above `top`: were it not zeroed first, its `exp` could overflow.
+        distances = self.map(lambda scores: scores - top).filled(0.0)
+        unnormalised = distances.map(ops.exp).filled(0.0)
+        total = self.history.spread(self.history.non_empty(unnormalised.sum(), 1.0))
+        return Events(self.history, unnormalised.values / total, fill=0.0)
+
+    def restored(self) -> Tensor:
+        """Return the values in the form of the sequence, dense or ragged, 0 where invalid."""
+        return self.history.restore(self.filled(0.0).values)
+
+    def padded(self) -> Tensor:
+        """Return the values as a dense tensor (batch, time, ...), 0 where invalid."""
+        return self.history.pad(self.filled(0.0).values)

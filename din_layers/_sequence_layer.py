@@ -1,0 +1,162 @@
+"""What the layers that read a history share: their inputs, their checks, the masks they hand on."""
+
+import inspect
+from typing import Any, ClassVar
+
+import keras
+
+from din_layers._backend import Tensor, check_kinds, is_ragged
+from din_layers._checks import (
+    Shape,
+    check_axes,
+    check_bool,
+    check_id,
+    check_numeric,
+    check_ragged,
+    message,
+)
+from din_layers._history import History
+from din_layers._inputs import InputNames, Inputs
+from din_layers._sources import SOURCES, check_sources, read_history
+from din_layers._valid_positions import valid_positions
+
+#: What stands for `{validity}` in the docstrings of the layers.
+_VALIDITY = """lengths: Integers (batch,) or (batch, 1): so many positions of each row, the first,
+            are valid. More than `time` counts as `time`, less than 0 as 0.
+        ids: Integers or strings (batch, time), valid where they differ from `hist_mask_value`.
+        mask: The Keras mask, boolean (batch, time). Keras passes the one that
+            `Embedding(mask_zero=True)` and `Masking` attach to an input.
+
+    Inputs and keywords may also come as one dict. A position is valid where all of `lengths`, `ids`
+    and `mask` that are given say so; if none is given, every position is. A `tf.RaggedTensor` has
+    no padding. Invalid positions may hold anything, NaN included, and get zero gradients."""
+
+
+class SequenceLayer(keras.Layer):
+    """A layer that reads a history: which of its positions are events, and which are padding.
+
+    A subclass names its inputs and computes; this class reads the inputs in every form, checks
+    them, and hands the mask on.
+
+    Keras gives `compute_mask`, and the file of a functional model, the first argument alone. So
+    the keywords become part of it: `layer([a, b], ids=c)` is recorded as one dict,
+    `{"a": a, "b": b, "ids": c}`.
+
+    Args:
+        hist_mask_value: The id of an invalid position.
+        mask_required: Whether a dense sequence that comes with nothing to tell its padding is an
+            error. Before 0.4 it was called `supports_masking`, and still may be.
+        **kwargs: As in every Keras layer.
+    """
+
+    #: What the layer is called on.
+    input_names: ClassVar[InputNames] = InputNames(("sequence",), "sequence")
+    #: Whether ids are meant where an input of an old list could also be lengths.
+    ids_first: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__doc__:  # `python -OO` has none
+            cls.__doc__ = cls.__doc__.replace("{validity}", _VALIDITY)
+
+    def __init__(
+        self, hist_mask_value: int | str = 0, mask_required: bool = False, **kwargs: Any
+    ) -> None:
+        # Keras's attribute of that name is True: the layers read masks in any case.
+        mask_required = kwargs.pop("supports_masking", mask_required)
+        super().__init__(**kwargs)
+        self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
+        self.mask_required = check_bool("mask_required", mask_required)
+        self.supports_masking = True
+
+    @property
+    def _keeps_time(self) -> bool:
+        """Whether the output has the time axis of the sequence; then its mask goes on."""
+        return False
+
+    def _keywords(self) -> tuple[str, ...]:
+        """Return what is folded into the first argument when it is given by keyword."""
+        return (*SOURCES, *self.input_names.optional)
+
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Call the layer, see the class."""
+        # Before Keras converts the inputs: its errors do not say why it cannot.
+        check_kinds(inputs, args, kwargs)
+        if args:
+            kwargs |= dict(zip([*inspect.signature(self.call).parameters][1:], args, strict=False))
+        keywords = {name: kwargs.pop(name) for name in self._keywords() if name in kwargs}
+        named, masks = self._read(inputs, kwargs.get("mask"), keywords)
+        alone = len(named) == 1
+        if kwargs.get("mask") is not None:
+            kwargs["mask"] = masks[self.input_names.sequence] if alone else masks
+        return super().__call__(named[self.input_names.sequence] if alone else named, **kwargs)
+
+    def _read(
+        self, inputs: Any, mask: Any, keywords: dict[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        # Who says what the id of an invalid position is gives ids.
+        ids_first = self.ids_first or self.hist_mask_value != 0
+        return self.input_names.read(inputs, mask, keywords, ids_first)
+
+    def _checked(self, inputs: Any, mask: Any, **keywords: Any) -> Inputs:
+        """Return the inputs by name, or raise an error that says what is wrong with them."""
+        given = self.input_names.group(*self._read(inputs, mask, keywords))
+        self._check_tensors(given.tensors)
+        name, sequence = self.input_names.sequence, given.sequence
+        check_numeric(name, sequence)
+        check_ragged(name, sequence)
+        check_sources(name, sequence, given.sources, given.masks, self.hist_mask_value)
+        if self.mask_required and not (given.masks or given.sources or is_ragged(sequence)):
+            raise ValueError(_missing_mask(name, sequence))
+        return given
+
+    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Check what the layer computes with."""
+        name = self.input_names.sequence
+        check_axes(**{name: (tuple(tensors[name].shape), "batch time dim")})
+
+    def _history(self, given: Inputs) -> History:
+        """Return the history of real tensors that were checked."""
+        return read_history(given.sequence, given.sources, given.masks, self.hist_mask_value)
+
+    # What is known before anything is computed --------------------------------------------------
+
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the symbolic output."""
+        return self._output_spec(self._checked(inputs, mask))
+
+    def _output_spec(self, given: Inputs) -> keras.KerasTensor:
+        required = self.input_names.required
+        shape = self._output_shape({name: tuple(given.tensors[name].shape) for name in required})
+        ragged = self._keeps_time and is_ragged(given.sequence)
+        return keras.KerasTensor(shape, self.compute_dtype, ragged=ragged)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the output, from a shape or a list or dict of them."""
+        return self._output_shape(self.input_names.shapes(input_shape))
+
+    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
+        raise NotImplementedError
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Return the mask of the output: which positions are valid, if it still has them."""
+        if not self._keeps_time:
+            return None
+        given = self._checked(inputs, previous_mask)
+        return valid_positions(given.sequence, given.sources, given.masks, self.hist_mask_value)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "hist_mask_value": self.hist_mask_value,
+            "mask_required": self.mask_required,
+        }
+
+
+def _missing_mask(name: str, sequence: Tensor) -> str:
+    expected = (
+        "must be given, or `lengths` or `ids`, because of `mask_required=True`. A mask gets lost "
+        "without a word in `x * 2`, in slicing, in `keras.ops.concatenate` and, from Keras 3.16 "
+        "on, in an RNN: pass `ids=` or `lengths=`, or use `keras.layers.Concatenate` and the like"
+    )
+    return message("mask", expected, mask=None, **{f"{name}_shape": tuple(sequence.shape)})

@@ -1,0 +1,122 @@
+"""What tells which positions of a sequence are valid, turned into a history.
+
+That is Keras's masks, and the keywords of every sequence layer. A new keyword is a class below and
+its line in `SOURCES`.
+"""
+
+import abc
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from din_layers import _backend
+from din_layers._backend import Tensor, is_ragged
+from din_layers._checks import Shape, check_axes, check_numeric, check_ragged, message
+from din_layers._history import History, PaddedHistory, RaggedHistory
+
+Id = int | str
+Sources = Mapping[str, Tensor]
+Axes = Mapping[str, tuple[Shape, str]]
+
+
+class Source(abc.ABC):
+    """A way to tell which positions of a sequence are valid."""
+
+    @abc.abstractmethod
+    def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
+        """Raise an error where a shape or a dtype is wrong.
+
+        Args:
+            x: The tensor that tells it.
+            axes: The name of the sequence, its shape and its axes, as `check_axes` wants them.
+            hist_mask_value: The id of an invalid position.
+        """
+
+    @abc.abstractmethod
+    def restrict(self, history: History, x: Tensor, hist_mask_value: Id) -> None:
+        """Make the positions invalid that `x` says are."""
+
+
+class Lengths(Source):
+    """Integer lengths (batch,) or (batch, 1): so many positions of each row, the first, count."""
+
+    def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
+        own = "batch 1" if len(x.shape) == 2 else "batch"
+        check_axes("must have shape (batch,) or (batch, 1)", **axes, lengths=(tuple(x.shape), own))
+        _check_integers("lengths", x)
+
+    def restrict(self, history: History, x: Tensor, hist_mask_value: Id) -> None:
+        history.restrict_to_lengths(ops.reshape(x, (-1,)))
+
+
+class Ids(Source):
+    """Integer or string ids (batch, time), valid where they differ from `hist_mask_value`."""
+
+    def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
+        check_axes(**axes, ids=(tuple(x.shape), "batch time"))
+        if not isinstance(hist_mask_value, str):
+            _check_integers("ids", x)
+        elif not _backend.is_text(x):
+            received = {"ids_dtype": _dtype(x), "ids_shape": tuple(x.shape)}
+            raise TypeError(message("ids", "must be strings like `hist_mask_value`", **received))
+
+    def restrict(self, history: History, x: Tensor, hist_mask_value: Id) -> None:
+        valid = _differ(x.values if is_ragged(x) else x, hist_mask_value)
+        history.restrict("ids", x.with_values(valid) if is_ragged(x) else valid)
+
+
+#: By keyword; in this order they stand in the one dict that a layer is called with.
+SOURCES: dict[str, Source] = {"lengths": Lengths(), "ids": Ids()}
+
+
+def check_sources(
+    name: str, sequence: Tensor, sources: Sources, masks: Sequence[Tensor], hist_mask_value: Id
+) -> None:
+    """Check all that tells which positions are valid of the sequence that is called `name`."""
+    axes = {name: (tuple(sequence.shape), "batch time dim")}
+    for x in masks:
+        check_axes(**axes, mask=(tuple(x.shape), "batch time"))
+        check_numeric("mask", x)
+        check_ragged("mask", x, sequence)
+    for keyword, x in sources.items():
+        SOURCES[keyword].check(x, axes, hist_mask_value)
+        check_ragged(keyword, x, sequence)
+
+
+def read_history(
+    sequence: Tensor, sources: Sources, masks: Sequence[Tensor], hist_mask_value: Id
+) -> History:
+    """Return the history of real tensors that passed `check_sources`."""
+    history = RaggedHistory(sequence) if is_ragged(sequence) else PaddedHistory(sequence)
+    for x in masks:
+        history.restrict("mask", x)
+    for keyword, x in sources.items():
+        SOURCES[keyword].restrict(history, x, hist_mask_value)
+    return history
+
+
+def _differ(ids: Tensor, value: Id) -> Tensor:
+    if isinstance(value, str):
+        return _backend.tensorflow().not_equal(ids, value)
+    bounds = np.iinfo(_dtype(ids))
+    if not bounds.min <= value <= bounds.max:
+        return ops.ones_like(ids, dtype="bool")  # no id of this dtype is the mask value
+    return ops.not_equal(ids, ops.cast(value, ids.dtype))
+
+
+def _check_integers(name: str, x: Tensor) -> None:
+    dtype = _dtype(x)
+    if "int" in dtype:
+        return
+    hint = {"bool": " (a mask goes into `mask`)"}.get(dtype, "")
+    if dtype == "string" and name == "ids":
+        hint = ", or strings if `hist_mask_value` is one"
+    received: dict[str, Any] = {f"{name}_dtype": dtype, f"{name}_shape": tuple(x.shape)}
+    raise TypeError(message(name, "must be integers" + hint, **received))
+
+
+def _dtype(x: Tensor) -> str:
+    return str(keras.backend.standardize_dtype(x.dtype))

@@ -1,0 +1,32 @@
+"""Small operations on tensors that Keras lacks."""
+
+import keras
+from keras import ops
+
+from din_layers._backend import Tensor
+
+
+def wide_dtype(dtype: str) -> str:
+    """Return the dtype to sum values of `dtype` in: 70 events of 1,000 overflow float16."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+def scalar(value: float, like: Tensor) -> Tensor:
+    """Return a number of the dtype of `like`."""
+    return ops.cast(value, like.dtype)
+
+
+def select(valid: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:
+    """Put `fill` where `valid`, which has the leading axes of `x`, is False; None is all True."""
+    if valid is None:
+        return x
+    missing_axes = len(x.shape) - len(valid.shape)
+    valid = ops.reshape(ops.cast(valid, "bool"), (*ops.shape(valid), *[1] * missing_axes))
+    return ops.where(valid, x, scalar(fill, x))
+
+
+def before(positions: Tensor, lengths: Tensor) -> Tensor:
+    """Tell which positions lie before the end, whatever the two integer dtypes can hold."""
+    if keras.backend.standardize_dtype(lengths.dtype) not in ("int64", "uint64", "uint32"):
+        lengths = ops.cast(lengths, "int32")
+    return ops.cast(positions, lengths.dtype) < lengths
