@@ -110,7 +110,7 @@ def build_bst(
         attention = AttentionPoolingLayer(
             tuple(attention_units), att_activation=activation, name="attention"
         )
-        pooled = attention([candidate, pooled], mask=[None, valid])
+        pooled = attention([candidate, pooled], mask=valid)
 
     parts = [joined(user, "user_vector")] if user else []
     parts += [pooled]

@@ -57,10 +57,9 @@ def build_dien(
     attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
     # The ids again, since not every version of Keras hands the mask on behind a recurrent layer.
     _, scores = attention(
-        [parts.candidate, interests, history_movies], return_attention_scores=True
+        [parts.candidate, interests], ids=history_movies, return_attention_scores=True
     )
-    lengths = ops.count_nonzero(history_movies, axis=1)
-    evolved = AUGRU(units, name="evolution")([interests, lengths, scores])
+    evolved = AUGRU(units, name="evolution")([interests, scores], ids=history_movies)
     output = probability(ops.squeeze(parts.candidate, 1), evolved)
     return keras.Model(parts.inputs, output, name="evolution")
 

@@ -81,7 +81,7 @@ def build_din(
         attention = AttentionPoolingLayer(
             tuple(attention_units),
             att_activation=keras.layers.PReLU() if activation == "prelu" else activation,
-            weight_normalization=softmax,
+            weight_normalization="softmax" if softmax else None,
             scale=scale,
             name="attention",
         )

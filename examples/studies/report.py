@@ -126,9 +126,8 @@ def heat_map(weights: Floats, row_labels: list[str], column_labels: list[str]) -
     axes.set_ylabel("film in question, with the rating given later, by predicted probability p")
     ticks = [2.0**power for power in range(-doublings, doublings + 1)]
     bar = figure.colorbar(
-        image, ax=axes, pad=0.01, fraction=0.05, ticks=ticks, format="{x:g} \N{MULTIPLICATION SIGN}",
-        extend="min" if weights.min() < 1 / most else "neither",
-    )  # fmt: skip
+        image, ax=axes, pad=0.01, fraction=0.05, ticks=ticks, format="{x:g} \N{MULTIPLICATION SIGN}"
+    )
     bar.minorticks_off()
     bar.set_label("attention weight, times that of a plain mean (logarithmic scale)")
     return figure

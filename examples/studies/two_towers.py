@@ -99,7 +99,10 @@ def build_two_towers(
     pool = SequencePoolingLayer(mode="mean", name="mean")
     user_vector = tower(
         [embedding(field, user_fields[field], 16)(user[field]) for field in user]
-        + [pool([item_embeddings[field](history[f"history_{field}"]), length]) for field in item],
+        + [
+            pool(item_embeddings[field](history[f"history_{field}"]), lengths=length)
+            for field in item
+        ],
         user_hidden_units,
     )
     return (
