@@ -43,21 +43,21 @@ class Study:
 
 
 STUDIES = {
-    "din": Study("DIN on MovieLens, against mean pooling; recommends films and says why", 2),
-    "dien": Study("DIEN on MovieLens, against DIN and mean pooling", 2),
+    "din": Study("DIN against mean pooling on MovieLens; recommends films and says why", 2),
+    "dien": Study("DIEN against DIN and mean pooling on MovieLens", 2),
     "bst": Study(
-        "a transformer over the history (BST) on MovieLens, against DIN and mean pooling",
+        "a transformer over the history (BST) against DIN and mean pooling",
         2,
         published="train nothing: the published model, its 22,061,762 parameters line by line",
     ),
-    "two_towers": Study("retrieval among all films of MovieLens, against a popularity list", 8, 3),
+    "two_towers": Study("retrieval among all films of MovieLens against a popularity list", 8, 3),
     "fields": Study(
-        "a DIN with one attention for each field, on MovieLens, against mean pooling",
+        "one attention for each field, against mean pooling, on MovieLens",
         2,
         published="train nothing: the shapes and probabilities of a batch of five events",
     ),
     "community": Study(
-        "DIN on the feed of a community, raw strings in, against mean pooling",
+        "DIN against mean pooling on the feed of a community, raw strings in",
         4,
         data="CSV file with rows of the form of community_feed.csv (default: drawn rows)",
         read=rows.load,
@@ -90,10 +90,15 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of all studies."""
-    result = _Parser(prog=f"python examples/{PROGRAM}", description=__doc__.splitlines()[0])
-    chosen = result.add_subparsers(dest="study", metavar="STUDY", title="studies")
+    lines = "".join(f"\n  {name:<12}{study.summary}" for name, study in STUDIES.items())
+    result = _Parser(
+        prog=f"python examples/{PROGRAM}",
+        description=f"What makes the numbers. The studies:\n{lines}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    chosen = result.add_subparsers(dest="study", metavar="STUDY", help="its options: STUDY --help")
     for name, study in STUDIES.items():
-        _add_options(chosen.add_parser(name, help=study.summary, description=study.summary), name)
+        _add_options(chosen.add_parser(name, description=study.summary), name)
     return result
 
 

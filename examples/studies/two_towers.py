@@ -99,10 +99,7 @@ def build_two_towers(
     pool = SequencePoolingLayer(mode="mean", name="mean")
     user_vector = tower(
         [embedding(field, user_fields[field], 16)(user[field]) for field in user]
-        + [
-            pool(item_embeddings[field](history[f"history_{field}"]), lengths=length)
-            for field in item
-        ],
+        + [pool(item_embeddings[f](history[f"history_{f}"]), lengths=length) for f in item],
         user_hidden_units,
     )
     return (
