@@ -10,24 +10,7 @@ from din_layers._sequence_pooling_layer import SequencePoolingLayer
 from din_layers._vocab_layer import VocabLayer
 from din_layers._weighted_sequence_layer import WeightedSequenceLayer
 
-__version__ = "0.3.0"
-
-#: For `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`: the classes by
-#: their bare names, as files written by other packages with layers of these names have them.
-custom_objects: dict[str, type] = {
-    public.__name__: public
-    for public in (
-        AUGRU,
-        GAUC,
-        AttentionPoolingLayer,
-        Dice,
-        HashLayer,
-        MiniBatchAwareL2,
-        SequencePoolingLayer,
-        VocabLayer,
-        WeightedSequenceLayer,
-    )
-}
+__version__ = "0.4.0"
 
 __all__ = [
     "AUGRU",
@@ -42,3 +25,9 @@ __all__ = [
     "__version__",
     "custom_objects",
 ]
+
+#: For `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`: the classes by
+#: their bare names, as files written by other packages with layers of these names have them.
+custom_objects: dict[str, type] = {
+    name: globals()[name] for name in __all__ if isinstance(globals().get(name), type)
+}

@@ -193,8 +193,7 @@ class AttentionPoolingLayer(SequenceLayer):
 
     def build(self, input_shape: Any) -> None:
         shapes = self.input_names.shapes(input_shape)
-        self._check_shapes(shapes)
-        self._dim = shapes["keys"][-1]
+        self._dim = self._check_shapes(shapes)
         self.unit.build((None, self._dim))
 
     def call(self, inputs: Any, mask: Any = None, return_attention_scores: bool = False) -> Any:
@@ -254,19 +253,15 @@ class AttentionPoolingLayer(SequenceLayer):
         check_numeric("query", query)
         self._check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
 
-    def _check_shapes(self, shapes: dict[str, Shape]) -> None:
+    def _check_shapes(self, shapes: dict[str, Shape]) -> int:
+        """Return the `dim` of query and keys."""
         query, keys = shapes["query"], shapes["keys"]
         check_axes(query=(query, "batch queries dim"), keys=(keys, "batch time dim"))
-        received = {"query_shape": query, "keys_shape": keys}
-        if keys[-1] is None or query[-1] is None:
-            name = "keys" if keys[-1] is None else "query"
-            raise ValueError(message(name, "must have a known `dim`", **received))
-        if self.built and keys[-1] != self._dim:
-            expected = f"must have the `dim` that the layer was built with, {self._dim}"
-            raise ValueError(message("keys", expected, **received))
+        dim = self._known_dim({"keys": keys, "query": query})
         if self.mode == "sequence" and query[1] not in (1, None):
             expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
-            raise ValueError(message("query", expected, **received))
+            raise ValueError(message("query", expected, query_shape=query, keys_shape=keys))
+        return dim
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -1,5 +1,6 @@
 """DIEN's recurrent layer, which lets the attention decide how much each event changes the state."""
 
+import inspect
 from typing import Any
 
 import keras
@@ -20,20 +21,6 @@ from din_layers._history import History
 from din_layers._inputs import InputNames
 from din_layers._sequence_layer import SequenceLayer
 
-_OF_THE_CELL = (
-    "activation",
-    "recurrent_activation",
-    "use_bias",
-    "kernel_initializer",
-    "recurrent_initializer",
-    "bias_initializer",
-    "kernel_regularizer",
-    "recurrent_regularizer",
-    "bias_regularizer",
-    "kernel_constraint",
-    "recurrent_constraint",
-    "bias_constraint",
-)
 _SCORES = "must have shape (batch, time), (batch, time, 1) or (batch, 1, time)"
 
 
@@ -207,11 +194,8 @@ class AUGRU(SequenceLayer):
         return layer
 
     def build(self, input_shape: Any) -> None:
-        sequence = self.input_names.shapes(input_shape)["sequence"]
-        if sequence[-1] is None:
-            expected = "must have a known `dim`"
-            raise ValueError(message("sequence", expected, sequence_shape=sequence))
-        self._dim = sequence[-1]
+        shapes = self.input_names.shapes(input_shape)
+        self._dim = self._known_dim({"sequence": shapes["sequence"]})
         self.rnn.build((None, None, self._dim + 1))
 
     def call(self, inputs: Any, mask: Any = None, initial_state: Any = None) -> Any:
@@ -267,9 +251,7 @@ class AUGRU(SequenceLayer):
     def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
         super()._check_tensors(tensors)
         sequence = tensors["sequence"]
-        if self.built and sequence.shape[-1] != self._dim:
-            expected = f"must have the `dim` that the layer was built with, {self._dim}"
-            raise ValueError(message("sequence", expected, sequence_shape=tuple(sequence.shape)))
+        self._known_dim({"sequence": tuple(sequence.shape)})
         _check_scores(sequence, tensors["scores"])
         if "initial_state" in tensors:
             self._check_initial_state(sequence, tensors["initial_state"])
@@ -288,12 +270,12 @@ class AUGRU(SequenceLayer):
         config, cell = super().get_config(), self.rnn.cell.get_config()
         if self._state_hides_mask:
             del config["mask_required"]
+        names = inspect.signature(AUGRU.__init__).parameters
         return {
             **config,
-            "units": self.units,
+            **{name: value for name, value in cell.items() if name in names},
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
-            **{name: cell[name] for name in _OF_THE_CELL},
         }
 
 

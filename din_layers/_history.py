@@ -106,9 +106,9 @@ class History(abc.ABC):
     def restore(self, x: Tensor) -> Tensor:
         """Take an aligned tensor to the form of the caller's sequence, dense or ragged."""
 
-    @abc.abstractmethod
     def pad(self, x: Tensor) -> Tensor:
         """Take an aligned tensor to a dense one (batch, time, ...)."""
+        return self.restore(x)
 
     def unpad(self, x: Tensor) -> Tensor:
         """Take a dense tensor (batch, time, ...), all that it holds, to the sequence's form."""
@@ -149,9 +149,6 @@ class PaddedHistory(History):
         return ops.matmul(ops.transpose(weights, (0, 2, 1)), x)
 
     def restore(self, x: Tensor) -> Tensor:
-        return x
-
-    def pad(self, x: Tensor) -> Tensor:
         return x
 
 
@@ -227,6 +224,3 @@ class PackedHistory(FlatHistory):
         tf = tensorflow()
         shape = tf.concat([tf.shape(self._padded.valid), tf.shape(x)[1:]], axis=0)
         return tf.scatter_nd(self._indices, x, tf.cast(shape, self._indices.dtype))
-
-    def pad(self, x: Tensor) -> Tensor:
-        return self.restore(x)

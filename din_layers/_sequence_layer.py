@@ -20,23 +20,13 @@ from din_layers._inputs import InputNames, Inputs
 from din_layers._sources import SOURCES, check_sources, read_history
 from din_layers._valid_positions import valid_positions
 
-#: What stands for `{validity}` in the docstrings of the layers.
-_VALIDITY = """lengths: Integers (batch,) or (batch, 1): so many positions of each row, the first,
-            are valid. More than `time` counts as `time`, less than 0 as 0.
-        ids: Integers or strings (batch, time), valid where they differ from `hist_mask_value`.
-        mask: The Keras mask, boolean (batch, time). Keras passes the one that
-            `Embedding(mask_zero=True)` and `Masking` attach to an input.
-
-    Inputs and keywords may also come as one dict. A position is valid where all of `lengths`, `ids`
-    and `mask` that are given say so; if none is given, every position is. A `tf.RaggedTensor` has
-    no padding. Invalid positions may hold anything, NaN included, and get zero gradients."""
-
 
 class SequenceLayer(keras.Layer):
     """A layer that reads a history: which of its positions are events, and which are padding.
 
     A subclass names its inputs and computes; this class reads the inputs in every form, checks
-    them, and hands the mask on.
+    them, and hands the mask on. What it says below of its call arguments takes the place of
+    `{validity}` in a subclass's docstring.
 
     Keras gives `compute_mask`, and the file of a functional model, the first argument alone. So
     the keywords become part of it: `layer([a, b], ids=c)` is recorded as one dict,
@@ -47,6 +37,17 @@ class SequenceLayer(keras.Layer):
         mask_required: Whether a dense sequence that comes with nothing to tell its padding is an
             error. Before 0.4 it was called `supports_masking`, and still may be.
         **kwargs: As in every Keras layer.
+
+    Call arguments:
+        lengths: Integers (batch,) or (batch, 1): so many positions of each row, the first, are
+            valid. More than `time` counts as `time`, less than 0 as 0.
+        ids: Integers or strings (batch, time), valid where they differ from `hist_mask_value`.
+        mask: The Keras mask, boolean (batch, time). Keras passes the one that
+            `Embedding(mask_zero=True)` and `Masking` attach to an input.
+
+    Inputs and keywords may also come as one dict. A position is valid where all of `lengths`, `ids`
+    and `mask` that are given say so; if none is given, every position is. A `tf.RaggedTensor` has
+    no padding. Invalid positions may hold anything, NaN included, and get zero gradients.
     """
 
     #: What the layer is called on.
@@ -56,8 +57,9 @@ class SequenceLayer(keras.Layer):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if cls.__doc__:  # `python -OO` has none
-            cls.__doc__ = cls.__doc__.replace("{validity}", _VALIDITY)
+        if cls.__doc__ and SequenceLayer.__doc__:  # `python -OO` has none
+            validity = SequenceLayer.__doc__.partition("Call arguments:")[2].strip()
+            cls.__doc__ = cls.__doc__.replace("{validity}", validity)
 
     def __init__(
         self, hist_mask_value: int | str = 0, mask_required: bool = False, **kwargs: Any
@@ -114,6 +116,19 @@ class SequenceLayer(keras.Layer):
         """Check what the layer computes with."""
         name = self.input_names.sequence
         check_axes(**{name: (tuple(tensors[name].shape), "batch time dim")})
+
+    def _known_dim(self, shapes: dict[str, Shape]) -> int:
+        """Return the `dim` of inputs: known, and that which the layer was built with."""
+        received = {f"{name}_shape": shape for name, shape in shapes.items()}
+        known = 0
+        for name, (*_, dim) in shapes.items():
+            if dim is None:
+                raise ValueError(message(name, "must have a known `dim`", **received))
+            if self.built and dim != self._dim:
+                expected = f"must have the `dim` that the layer was built with, {self._dim}"
+                raise ValueError(message(name, expected, **received))
+            known = dim
+        return known
 
     def _history(self, given: Inputs) -> History:
         """Return the history of real tensors that were checked."""

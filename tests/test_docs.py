@@ -39,6 +39,13 @@ def test_the_page_about_testing_shows_what_is_printed(capsys):
         assert f"| `{name}` |" in page
 
 
+def test_every_invariant_has_its_heading_in_the_contract():
+    """And says there what it is, before the next one."""
+    page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^### `(\w+)`\n\n(.+?)(?=\n#|\Z)", page, re.DOTALL | re.MULTILINE))
+    assert list(parts) == list(testing.INVARIANTS)
+
+
 def test_the_readme_names_every_public_class():
     for name in din_layers.custom_objects:
         assert f"| `{name}`" in README
