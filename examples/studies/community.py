@@ -1,47 +1,54 @@
-"""The community feed's DIN and its mean-pooling twin: input pipeline, model, training, export.
+"""DIN on the feed of a community: will this reader open this article? Raw strings in.
 
-`build_community_feed` and `parse` are the parts to take along: raw strings in, probability out.
-`community_feed.py` is the job around them, `community_rows.py` describes the rows.
+The rows are CSV lines with lists of ids and of id:weight in their fields (see `rows.py`).
+`build_community` and `parse` are the parts to take along. The study trains a Deep Interest Network
+and, beside it, the same network with a plain mean over the history.
+
+    python examples/studies community --seeds 2       # 20,000 drawn rows
+    python examples/studies community --published     # the ten rows in community_feed.csv
+    python examples/studies community --data my.csv   # your rows
+    tensorboard --logdir runs/community/logs
+
+In the drawn rows, what counts is what a reader had read *on the topic in question*, news or a long
+read: attention can find that event, a mean over the history cannot. A seed is that of rows and
+models.
+
+In `runs/community` are then `serving/`, a SavedModel whose `score` takes raw lines and which loads
+with TensorFlow alone; `feed.keras`, to train on; `logs/` for TensorBoard; and `training.png`.
 """
 
 from __future__ import annotations
 
-import math
-import sys
-import time
+import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
-from community_rows import COLUMNS, PADDING
-from hidden_layers import hidden_layers
-from movielens import Floats
 
 from din_layers import (
     AttentionPoolingLayer,
+    Dice,
     HashLayer,
     SequencePoolingLayer,
     VocabLayer,
     WeightedSequenceLayer,
 )
-
-BATCH = 256
-SCORING_BATCH = 2048
-LEARNING_RATE = 5e-3
+from studies.data import Floats
+from studies.report import draw_training, score_columns, score_row, table
+from studies.rows import COLUMNS, PADDING, TEN_ROWS, draw, read
+from studies.scores import Scores, measure
+from studies.training import BATCH, SCORING_BATCH, Run, train
 
 SINGLES = ("client_type", "post_type", "topic_id", "keyword_id")
 LISTS = ("follow_topic_id", "all_topic_fav_7", "hist_topic_id", "hist_keyword_id")
 WEIGHTS = "all_topic_fav_7_weight"
 WEIGHT_PADDING = -1.0
-
+TYPE_BUCKETS = 16
 # What `tf.nn.embedding_lookup_sparse` calls a combiner is the normalisation of weights, then a sum.
 COMBINERS = {"sum": None, "mean": "sum", "sqrtn": "sqrtn"}
-TYPE_BUCKETS = 16
-
 
 # The pipeline ----------------------------------------------------------------------------------
 
@@ -80,24 +87,14 @@ def dataset(lines: Sequence[str], batch: int, seed: int | None = None) -> tf.dat
 # The model -------------------------------------------------------------------------------------
 
 
-def build_community_feed(
+def build_community(
     *,
     pooling: str = "attention",
     topic_keys: Sequence[str] = tuple(map(str, range(700))),
     keyword_buckets: int = 1000,
-    topic_units: int = 8,
-    keyword_units: int = 8,
-    type_units: int = 4,
     combiner: str = "mean",
-    attention_units: Sequence[int] = (80, 40),
-    attention_activation: str = "dice",
-    weight_normalization: bool = True,
-    hidden_units: Sequence[int] = (64, 32),
-    activation: str = "dice",
     batch_norm: bool = False,
     dropout: float = 0.0,
-    embedding_l2: float = 0.0,
-    hidden_l2: float = 0.0,
     seed: int | None = None,
 ) -> keras.Model:
     """Probability that the reader opens the article, (batch, 1).
@@ -112,24 +109,12 @@ def build_community_feed(
         pooling: "attention" for DIN, "mean" to compare with.
         topic_keys: All topics. Others share the id of the unknown.
         keyword_buckets: Number of ids that keywords are hashed to.
-        topic_units: Size of the embedding of a topic.
-        keyword_units: Size of the embedding of a keyword.
-        type_units: Size of the embeddings of the kinds of device and article.
         combiner: "sum", "mean" or "sqrtn": how the followed topics, and by their weights the
             week's favourites, become one vector, as in `tf.nn.embedding_lookup_sparse`.
-        attention_units: Hidden units of the attention's own network.
-        attention_activation: Their activation.
-        weight_normalization: Whether the attention's weights add up to 1.
-        hidden_units: Hidden units of the network that gives the probability.
-        activation: Their activation, "dice" or one of Keras's.
-        batch_norm: Whether batch normalization stands in front of it.
-        dropout: The share that is dropped behind it.
-        embedding_l2: Weight decay of the embeddings.
-        hidden_l2: Weight decay of the hidden layers' kernels.
+        batch_norm: Whether the hidden units have batch normalization.
+        dropout: The share of them that is dropped.
         seed: If given, the seed of everything random in Keras, weights included.
     """
-    if combiner not in COMBINERS:
-        raise ValueError(f"`combiner` must be one of {list(COMBINERS)}. Received: {combiner!r}")
     if seed is not None:
         keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input((1,), dtype="string", name=name) for name in SINGLES}
@@ -139,15 +124,10 @@ def build_community_feed(
     topic_ids = VocabLayer(topic_keys, mask_value=PADDING, name="topic_ids")
     keyword_ids = HashLayer(keyword_buckets, mask_value=PADDING, name="keyword_ids")
     type_ids = HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
-
-    def embedding(size: int, units: int, name: str, **options: Any) -> keras.layers.Embedding:
-        decay = keras.regularizers.L2(embedding_l2) if embedding_l2 else None
-        return keras.layers.Embedding(
-            size, units, embeddings_regularizer=decay, name=name, **options
-        )
-
-    topic_table = embedding(topic_ids.vocabulary_size, topic_units, "topics", mask_zero=True)
-    keyword_table = embedding(keyword_buckets, keyword_units, "keywords", mask_zero=True)
+    topic_table = keras.layers.Embedding(
+        topic_ids.vocabulary_size, 8, mask_zero=True, name="topics"
+    )
+    keyword_table = keras.layers.Embedding(keyword_buckets, 8, mask_zero=True, name="keywords")
 
     def topics(name: str) -> Any:
         return topic_table(topic_ids(inputs[name]))
@@ -160,85 +140,32 @@ def build_community_feed(
     candidate = article("candidate", "topic_id", "keyword_id")
     history = article("history", "hist_topic_id", "hist_keyword_id")
     if pooling == "attention":
-        attention = AttentionPoolingLayer(
-            tuple(attention_units),
-            att_activation=attention_activation,
-            weight_normalization=weight_normalization,
-            name="attention",
-        )
-        # For `din.attention_model`, which shows what the attention looked at.
-        pooled, _ = attention([candidate, history], return_attention_scores=True)
-    elif pooling == "mean":
-        pooled = SequencePoolingLayer("mean", name="mean")(history)
+        attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
+        pooled = attention([candidate, history])
     else:
-        raise ValueError(f"`pooling` must be 'attention' or 'mean'. Received: {pooling!r}")
+        pooled = SequencePoolingLayer("mean", name="mean")(history)
 
     weighted = WeightedSequenceLayer(COMBINERS[combiner], name="weighted_favourites")
     favourites = weighted([topics("all_topic_fav_7"), inputs[WEIGHTS]])
     favourites = SequencePoolingLayer("sum", name="favourites")(favourites)
     followed = SequencePoolingLayer(combiner, name="followed")(topics("follow_topic_id"))
     types = [
-        embedding(TYPE_BUCKETS, type_units, f"{name}s")(type_ids(inputs[name]))
+        keras.layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
         for name in ("client_type", "post_type")
     ]
     x = keras.layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
     x = keras.ops.squeeze(x, 1)
-    x = hidden_layers(x, hidden_units, activation, batch_norm, dropout, hidden_l2)
+    for units in (64, 32):
+        x = keras.layers.Dense(units)(x)
+        if batch_norm:
+            x = keras.layers.BatchNormalization()(x)
+        x = Dice()(x)
+        x = keras.layers.Dropout(dropout)(x) if dropout else x
     output = keras.layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=pooling)
 
 
-# Training --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Run:
-    """One trained model and how its training went."""
-
-    name: str
-    model: keras.Model
-    training_auc: list[float]
-    held_out_auc: list[float]  # empty without held-out rows
-    seconds: float
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters."""
-        return sum(math.prod(weight.shape) for weight in self.model.trainable_variables)
-
-
-def train(
-    name: str,
-    model: keras.Model,
-    lines: Sequence[str],
-    held_out: Sequence[str],
-    *,
-    epochs: int,
-    seed: int,
-    logs: Path,
-) -> Run:
-    """Train with Adam on the log loss; write what TensorBoard shows to `logs`."""
-    print(f"\nTraining, history pooled by {name}", flush=True)
-    model.compile(
-        keras.optimizers.Adam(LEARNING_RATE),
-        loss="binary_crossentropy",
-        metrics=[
-            keras.metrics.AUC(name="auc"),
-            keras.metrics.BinaryCrossentropy(name="log_loss"),
-        ],
-    )
-    start = time.perf_counter()
-    history = model.fit(
-        dataset(lines, BATCH, seed),
-        validation_data=dataset(held_out, SCORING_BATCH) if held_out else None,
-        epochs=epochs,
-        callbacks=[keras.callbacks.TensorBoard(logs)],
-        shuffle=False,  # the dataset does
-        # A progress bar on a terminal, one line per epoch in a log.
-        verbose=1 if sys.stdout.isatty() else 2,
-    ).history
-    seconds = time.perf_counter() - start
-    return Run(name, model, history["auc"], history.get("val_auc", []), seconds)
+# Saving ----------------------------------------------------------------------------------------
 
 
 def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
@@ -246,9 +173,6 @@ def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
     # `model.predict` would compile a graph, for a handful of batches.
     batches = [model(features) for features, _ in dataset(lines, SCORING_BATCH)]
     return np.concatenate(batches)[:, 0]
-
-
-# Saving ----------------------------------------------------------------------------------------
 
 
 def export(model: keras.Model, folder: Path) -> None:
@@ -264,19 +188,71 @@ def export(model: keras.Model, folder: Path) -> None:
     archive.write_out(folder, verbose=False)
 
 
-# Scores a file's lines by the exported model, then by the Keras model.
-RELOAD = """
-import sys
-from pathlib import Path
-import numpy as np
-import tensorflow as tf
-exported, model_file, file, answer = sys.argv[1:]
-lines = Path(file).read_text(encoding="utf-8").splitlines()[1:]
-scorer = tf.saved_model.load(exported)  # it owns the variables
-answers = [scorer.score(tf.constant(lines))[:, 0]]
-import din_layers  # registers the layers, which is all that loading needs
-import keras
-from community_model import predict
-answers.append(predict(keras.models.load_model(model_file), lines))
-np.save(answer, np.stack(answers))
-"""
+def save_and_score(model: keras.Model, staging: Path) -> None:
+    """Save the model in both forms, load both, and score the ten published rows as raw lines."""
+    lines = read(TEN_ROWS).lines
+    export(model, staging / "serving")
+    model.save(staging / "feed.keras")
+    scorer = tf.saved_model.load(staging / "serving")
+    served = np.asarray(scorer.score(tf.constant(lines)))[:, 0]
+    loaded = predict(keras.models.load_model(staging / "feed.keras"), lines)
+    difference = np.abs([served, loaded] - predict(model, lines)).max()
+    print(
+        f"\nThe rows of {TEN_ROWS.name}, scored as raw lines by both saved models. Largest"
+        f" difference\nfrom the model before it was saved: {difference:.1g}"
+    )
+    # The exported graph may add up in another order, in float32.
+    if not difference <= 1e-6:
+        raise RuntimeError(f"the loaded model predicts something else: {difference} apart")
+    print(f"{'probability':>11}  {','.join(COLUMNS)}")
+    for probability, line in zip(served, lines, strict=True):
+        print(f"{probability:>11.3f}  {line}")
+
+
+# The study -------------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace, staging: Path) -> None:
+    """Do the whole study; the files go to `staging`."""
+    rows = options.data
+    held_out = len(rows.lines) // 5 if len(rows.lines) >= 100 else 0
+    cut = len(rows.lines) - held_out
+    # Without anything held out, what the models learnt by heart is scored.
+    tested = slice(cut if held_out else 0, None)
+    print(
+        f"{len(rows.lines):,} rows: {cut:,} to train with, "
+        + (f"the last fifth ({held_out:,}) held out" if held_out else "too few to hold some out"),
+        flush=True,
+    )
+
+    def score(model: keras.Model) -> dict[str, Scores]:
+        return {"test": measure(rows.label[tested], predict(model, rows.lines[tested]))}
+
+    runs: dict[str, list[Run]] = {"attention (DIN)": [], "mean": []}
+    best: list[Scores] = []
+    for seed in options.seeds:
+        if rows.probability is not None:
+            rows = rows if seed == options.seed else draw(len(rows.lines), seed)
+            best.append(measure(rows.label[tested], rows.probability[tested]))
+        for name, pooling in zip(runs, ("attention", "mean"), strict=True):
+            print(f"\nTraining: {name}, seed {seed}", flush=True)
+            one = train(
+                build_community(pooling=pooling, seed=seed),
+                dataset(rows.lines[:cut], BATCH, seed),
+                epochs=options.epochs,
+                score=score,
+                learning_rate=5e-3,
+                callbacks=[keras.callbacks.TensorBoard(staging / "logs" / f"{pooling}_{seed}")],
+            )
+            runs[name].append(one)
+    lines = {name: score_row(of_model) for name, of_model in runs.items()}
+    if best:
+        lines["(the best there is)"] = score_columns(best)
+    print(f"\n{table(lines)}")
+    if best:
+        print("The best there is: scores of the probabilities that the labels were drawn with.")
+    if not held_out:
+        print("These are the rows that the models were trained with: no measure of anything new.")
+    save_and_score(runs["attention (DIN)"][0].model, staging)
+    title = "Training: the history pooled by attention (DIN) and by a plain mean"
+    draw_training(runs, title, staging / "training.png")
