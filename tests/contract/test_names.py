@@ -159,7 +159,7 @@ NAMES = [
     ("pooling", SEQUENCE, {"lengths": [4, 1, 2]}, TypeError, "`lengths` must be a tensor or an a"),
     ("pooling", {"sequence": SEQUENCE, "ids": IDS}, {"ids": IDS}, ValueError, "must be given once"),
     ("pooling", [SEQUENCE, LENGTHS], {"lengths": LENGTHS}, ValueError, "`lengths` must be given"),
-    ("pooling", {"sequenc": SEQUENCE}, {}, ValueError, "or a dict of sequence, lengths, ids. Rec"),
+    ("pooling", {"sequenc": SEQUENCE}, {}, ValueError, "or a dict of sequence, lengths, i"),
     ("pooling", SEQUENCE, {"length": LENGTHS}, TypeError, "length"),
     ("pooling", SEQUENCE, {"lengths": IDS}, ValueError, "`lengths` must have shape (batch,) or"),
     ("pooling", SEQUENCE, {"ids": LENGTHS}, ValueError, "`ids` must have shape (batch, time)"),

@@ -154,7 +154,7 @@ def test_sessions_of_a_history_under_time_distributed():
 @pytest.mark.parametrize(
     ("inputs", "error", "text"),
     [
-        ([], ValueError, "`inputs` must be a sequence, or a dict of sequence, lengths, ids. "),
+        ([], ValueError, "`inputs` must be a sequence, or a dict of sequence, lengths, "),
         (SEQUENCE * 1j, TypeError, "`sequence` must hold real numbers. Received: "),
         pytest.param(
             SEQUENCE.astype(str),
@@ -215,7 +215,7 @@ def test_a_mask_of_strings_is_refused():
         (
             {"mode": "median"},
             ValueError,
-            "`mode` must be one of 'sum', 'mean', 'max', 'sqrtn'. Received: mode='median'",
+            "`mode` must be one of 'sum', 'mean', ",
         ),
         ({"mode": None}, ValueError, "`mode` must be one of"),
         ({"supports_masking": 1}, TypeError, "`mask_required` must be a bool"),
