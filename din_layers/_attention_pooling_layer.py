@@ -156,6 +156,8 @@ class AttentionPoolingLayer(SequenceLayer):
             self._dense(1),
             dtype=self.dtype_policy,
         )
+        if not self.trainable:  # out of a config, whose inner layers were made just now
+            self.unit.trainable = False
         self._score_dropout = keras.layers.Dropout(
             self.dropout, seed=self.seed, dtype=self.dtype_policy
         )
@@ -198,8 +200,9 @@ class AttentionPoolingLayer(SequenceLayer):
 
     def call(self, inputs: Any, mask: Any = None, return_attention_scores: bool = False) -> Any:
         given = self._checked(inputs, mask)
-        query = ops.cast(given.tensors["query"], self.compute_dtype)
         history = self._history(given)
+        # A query of a row without events decides nothing: were it NaN, the gradients would be.
+        query = history.where_events(ops.cast(given.tensors["query"], self.compute_dtype))
         if self._skips_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
@@ -267,7 +270,9 @@ class AttentionPoolingLayer(SequenceLayer):
         return {
             **super().get_config(),
             "att_hidden_units": list(self.att_hidden_units),
-            "att_activation": _serialize_activation(self.att_activation),
+            "att_activation": self.att_activation
+            if self.att_activation == "dice"
+            else keras.activations.serialize(self.att_activation),
             "weight_normalization": self.weight_normalization,
             "mode": self.mode,
             "scale": self.scale,
@@ -302,14 +307,6 @@ def _get_activation(identifier: Any) -> Any:
         if identifier and isinstance(identifier, dict):
             raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
-
-
-def _serialize_activation(activation: Any) -> Any:
-    if activation == "dice":
-        return activation
-    if isinstance(activation, keras.Layer):
-        return keras.saving.serialize_keras_object(activation)
-    return keras.activations.serialize(activation)
 
 
 def _copy(original: Any, **overrides: Any) -> Any:

@@ -153,6 +153,8 @@ class AUGRU(SequenceLayer):
         self.return_sequences = check_bool("return_sequences", return_sequences)
         self.return_state = check_bool("return_state", return_state)
         self._state_hides_mask = False
+        # In mixed precision in float32, as its weights are: a state in half precision stands still
+        # under many small scores.
         cell = AUGRUCell(
             self.units,
             activation=activation,
@@ -167,14 +169,14 @@ class AUGRU(SequenceLayer):
             kernel_constraint=kernel_constraint,
             recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
-            dtype=self.dtype_policy,
+            dtype=self.variable_dtype,
         )
         # No underscore: the name is the path of the weights in files.
         self.rnn = keras.layers.RNN(
             cell,
             return_sequences=self.return_sequences,
             return_state=True,
-            dtype=self.dtype_policy,
+            dtype=self.variable_dtype,
         )
 
     @property
@@ -205,6 +207,7 @@ class AUGRU(SequenceLayer):
         # itself needs no mask.
         steps = self._steps(history, given.sequence, given.tensors["scores"])
         output, state = self._recur(steps, given.tensors.get("initial_state"))
+        output, state = (ops.cast(x, self.compute_dtype) for x in (output, state))
         if self.return_sequences:
             output = history.unpad(output)
         return (output, state) if self.return_state else output
@@ -223,8 +226,8 @@ class AUGRU(SequenceLayer):
         """Return the events (batch, time, dim + 1), each with its score as its last feature."""
         if _is_row(scores.shape):
             scores = ops.squeeze(scores, 1)
-        events = history.events("sequence", sequence, self.compute_dtype)
-        scores = history.events("scores", scores, self.compute_dtype).values
+        events = history.events("sequence", sequence, self.variable_dtype)
+        scores = history.events("scores", scores, self.variable_dtype).values
         column = ops.reshape(scores, (*ops.shape(events.values)[:-1], 1))
         return events.map(lambda values: ops.concatenate([values, column], -1)).padded()
 

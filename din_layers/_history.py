@@ -24,7 +24,7 @@ from keras import ops
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged, tensorflow
 from din_layers._events import Events
-from din_layers._tensors import scalar
+from din_layers._tensors import scalar, select
 
 
 class History(abc.ABC):
@@ -65,6 +65,10 @@ class History(abc.ABC):
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
         """Replace the values, (batch, dim), of the rows without valid events."""
         return ops.where(self.count > 0, per_row, scalar(otherwise, per_row))
+
+    def where_events(self, x: Tensor) -> Tensor:
+        """Zero what belongs, (batch, ...), to rows without valid events."""
+        return select(ops.squeeze(self.count, 1) > 0, x)
 
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""

@@ -64,6 +64,11 @@ class Ids(Source):
         check_axes(**axes, ids=(tuple(x.shape), "batch time"))
         if not isinstance(hist_mask_value, str):
             _check_integers("ids", x)
+            bounds = np.iinfo(_dtype(x))
+            if not bounds.min <= hist_mask_value <= bounds.max:
+                expected = f"must be an id that {_dtype(x)} can hold"
+                received = {"hist_mask_value": hist_mask_value, "ids_dtype": _dtype(x)}
+                raise ValueError(message("hist_mask_value", expected, **received))
         elif not _backend.is_text(x):
             received = {"ids_dtype": _dtype(x), "ids_shape": tuple(x.shape)}
             raise TypeError(message("ids", "must be strings like `hist_mask_value`", **received))
@@ -106,9 +111,6 @@ def read_history(
 def _differ(ids: Tensor, value: Id) -> Tensor:
     if isinstance(value, str):
         return _backend.tensorflow().not_equal(ids, value)
-    bounds = np.iinfo(_dtype(ids))
-    if not bounds.min <= value <= bounds.max:
-        return ops.ones_like(ids, dtype="bool")  # no id of this dtype is the mask value
     return ops.not_equal(ids, ops.cast(value, ids.dtype))
 
 

@@ -12,8 +12,8 @@ from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     Shape,
     check_axes,
+    check_floats,
     check_normalization,
-    check_numeric,
     check_ragged,
     message,
 )
@@ -150,7 +150,7 @@ class WeightedSequenceLayer(SequenceLayer):
             sequence=(shapes["sequence"], "batch time dim"),
             weights=(shapes["weights"], "batch time" + " 1" * (len(weights.shape) != 2)),
         )
-        check_numeric("weights", weights)
+        check_floats("weights", weights)
         check_ragged("weights", weights, sequence)
         if is_ragged(weights) != is_ragged(sequence):
             expected = "must be ragged if and only if `sequence` is"

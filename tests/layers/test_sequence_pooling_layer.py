@@ -114,12 +114,16 @@ def test_embedding_of_ragged_ids_with_mask_zero():
     np.testing.assert_array_equal(pooled, [[[2, 3]], [[0, 0]]])
 
 
-@pytest.mark.parametrize("value", [7, -1, 300])
-def test_ids_of_a_narrow_type_and_any_mask_value(value):
+@pytest.mark.parametrize("value", [7, 255, -1, 300])
+def test_a_mask_value_that_the_ids_cannot_hold_would_mask_nothing(value):
     ids = np.array([[7, 0, 7, 255], [1, 2, 3, 4]], "uint8")
     layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=value)
-    expected = (SEQUENCE * (ids.astype(int) != value)[..., None]).sum(1, keepdims=True)
-    np.testing.assert_array_equal(layer([SEQUENCE, ids]), expected)
+    if value in (7, 255):
+        expected = (SEQUENCE * (ids != value)[..., None]).sum(1, keepdims=True)
+        np.testing.assert_array_equal(layer(SEQUENCE, ids=ids), expected)
+    else:
+        with pytest.raises(ValueError, match=f"Received: hist_mask_value={value}, ids.dtype='uint"):
+            layer(SEQUENCE, ids=ids)
 
 
 def test_ids_beside_a_single_position_are_not_taken_for_lengths():
