@@ -25,8 +25,8 @@ class SequenceLayer(keras.Layer):
     """A layer that reads a history: which of its positions are events, and which are padding.
 
     A subclass names its inputs and computes; this class reads the inputs in every form, checks
-    them, and hands the mask on. What it says below of its call arguments takes the place of
-    `{validity}` in a subclass's docstring.
+    them, and hands the mask on. A subclass's docstring has `{validity}` where the text below
+    "Call arguments" belongs.
 
     Keras gives `compute_mask`, and the file of a functional model, the first argument alone. So
     the keywords become part of it: `layer([a, b], ids=c)` is recorded as one dict,
@@ -39,8 +39,8 @@ class SequenceLayer(keras.Layer):
         **kwargs: As in every Keras layer.
 
     Call arguments:
-        lengths: Integers (batch,) or (batch, 1): so many positions of each row, the first, are
-            valid. More than `time` counts as `time`, less than 0 as 0.
+        lengths: Integers (batch,) or (batch, 1): the number of valid positions of each row, which
+            are its first ones. More than `time` counts as `time`, less than 0 as 0.
         ids: Integers or strings (batch, time), valid where they differ from `hist_mask_value`.
         mask: The Keras mask, boolean (batch, time). Keras passes the one that
             `Embedding(mask_zero=True)` and `Masking` attach to an input.

@@ -41,7 +41,7 @@ class Source(abc.ABC):
 
 
 class Lengths(Source):
-    """Integer lengths (batch,) or (batch, 1): so many positions of each row, the first, count."""
+    """Integer lengths (batch,) or (batch, 1): the first so many positions of each row are valid."""
 
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
         own = "batch 1" if len(x.shape) == 2 else "batch"
