@@ -11,6 +11,7 @@ from typing import Any
 os.environ["KERAS_BACKEND"] = "numpy"
 
 import griffe
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File
 
 ROOT = Path(__file__).parent
@@ -57,6 +58,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return text
 
     return _LINK.sub(to_page, markdown)
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Refuse a reference whose docstrings were not completed."""
+    if "{validity}" in output:
+        raise PluginError(f"{page.file.src_path} has a docstring with {{validity}} in it")
+    return output
 
 
 class Docstrings(griffe.Extension):
