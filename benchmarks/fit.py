@@ -20,7 +20,7 @@ from report import Table, cell
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from movielens import examples, held_out, number, read
+from studies.data import held_out, load, questions
 
 DEEPCTR = "DeepCTR"
 WAYS = ("padded", "padded, XLA", "padded, skip_padding", "ragged")
@@ -30,21 +30,21 @@ BATCH, HISTORY = 512, 50
 
 def write_data(file: Path, batches: int, limit: int | None) -> int:
     """Write the inputs of the models; return how many examples they are."""
-    data = number(*read(limit=limit))
+    data = load(limit=limit)
     events = np.random.default_rng(0).permutation(np.flatnonzero(~held_out(data)))
-    questions = examples(data, events[: batches * BATCH], HISTORY)
+    asked = questions(data, events[: batches * BATCH], HISTORY)
     first_genre = data.genres[:, 0]
     np.savez(
         file,
-        user=questions.user + 1,
-        movie=questions.movie,
-        genre=first_genre[questions.movie],
-        history_movie=questions.history_movies,
-        history_genre=first_genre[questions.history_movies],
-        label=questions.label,
+        user=asked.user + 1,
+        movie=asked.movie,
+        genre=first_genre[asked.movie],
+        history_movie=asked.history_movies,
+        history_genre=first_genre[asked.history_movies],
+        label=asked.label,
         sizes=[data.user.max() + 2, len(data.titles), len(data.genre_names)],
     )
-    return len(questions.label)
+    return len(asked.label)
 
 
 def deepctr_python(folder: Path) -> Path:

@@ -24,7 +24,7 @@ from keras import ops
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged, tensorflow
 from din_layers._events import Events
-from din_layers._tensors import before, scalar
+from din_layers._tensors import scalar
 
 
 class History(abc.ABC):
@@ -40,14 +40,10 @@ class History(abc.ABC):
 
     def restrict(self, name: str, valid: Tensor) -> None:
         """Make the positions invalid where `valid`, (batch, time), is False."""
-        self._restrict_aligned(ops.cast(self._align(name, valid), "bool"))
+        self.restrict_aligned(ops.cast(self._align(name, valid), "bool"))
 
-    def restrict_to_lengths(self, lengths: Tensor) -> None:
-        """Make the positions of each row from `lengths`, (batch,), on invalid."""
-        lengths = _backend.same_sizes("lengths", lengths, self._sequence, axes=1)
-        self._restrict_aligned(before(self._positions(), self.spread(lengths)))
-
-    def _restrict_aligned(self, valid: Tensor) -> None:
+    def restrict_aligned(self, valid: Tensor) -> None:
+        """Make the positions invalid where aligned `valid` is False."""
         self.valid = valid if self.valid is None else ops.logical_and(self.valid, valid)
 
     def events(self, name: str, x: Tensor, dtype: str) -> Events:
@@ -61,6 +57,10 @@ class History(abc.ABC):
             return self._row_lengths()
         # Not `valid[..., None]`: LiteRT has no slice that adds an axis to booleans.
         return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
+
+    def per_row(self, name: str, x: Tensor) -> Tensor:
+        """Give every event what the caller gave for its row: (batch,)."""
+        return self.spread(_backend.same_sizes(name, x, self._sequence, axes=1))
 
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
         """Replace the values, (batch, dim), of the rows without valid events."""
@@ -79,7 +79,7 @@ class History(abc.ABC):
         """Bring what the caller gave, (batch, time, ...), dense or ragged, to the layout."""
 
     @abc.abstractmethod
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Return the position in its row of each event."""
 
     @abc.abstractmethod
@@ -130,7 +130,7 @@ class PaddedHistory(History):
             x = x.to_tensor(shape=[None, ops.shape(self._sequence)[1]])
         return _backend.same_sizes(name, x, self._sequence, axes=2)
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         return ops.arange(ops.shape(self._sequence)[1])[None, :]
 
     def _row_lengths(self) -> Tensor:
@@ -186,9 +186,9 @@ class RaggedHistory(FlatHistory):
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
             return _backend.values_in_rows_of(self._sequence, x)
-        return tensorflow().gather_nd(x, ops.stack([self.rows, self._positions()], axis=1))
+        return tensorflow().gather_nd(x, ops.stack([self.rows, self.positions()], axis=1))
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         starts = tensorflow().gather(self._sequence.row_starts(), self.rows)
         return ops.arange(ops.shape(self.rows)[0], dtype=starts.dtype.name) - starts
 
@@ -214,7 +214,7 @@ class PackedHistory(FlatHistory):
     def _align(self, name: str, x: Tensor) -> Tensor:
         return tensorflow().gather_nd(x, self._indices)
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         return self._indices[:, 1]
 
     def _row_lengths(self) -> Tensor:

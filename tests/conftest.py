@@ -40,12 +40,16 @@ def _fresh_keras_state():
     keras.config.set_dtype_policy(policy)
 
 
+# Graphs of TensorFlow, and what is written for it.
+TENSORFLOW_FOLDERS = {"benchmarks", "examples", "export", "project"}
+SLOW_FOLDERS = {"benchmarks", "export"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Skip the files that are about TensorFlow on other backends."""
+    """Mark whole folders: those that are about TensorFlow, and those that are slow."""
     for item in items:
-        if item.path.name.startswith(TENSORFLOW_FILES):
+        if item.path.parent.name in TENSORFLOW_FOLDERS:
             item.add_marker(needs_tensorflow)
-
-
-# The examples, what is written about them, and the exports, which are graphs of TensorFlow.
-TENSORFLOW_FILES = ("test_benchmarks", "test_docs", "test_examples", "test_export")
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)

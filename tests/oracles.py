@@ -29,7 +29,7 @@ def softmax(scores):
 
 def normalize(kind, weights):
     """Normalise weights (n,) as WeightedSequenceLayer's `weight_normalization` says."""
-    if kind in (True, "softmax"):
+    if kind == "softmax":
         return softmax(weights)
     if kind == "sum":
         total = weights.sum()

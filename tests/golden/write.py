@@ -26,7 +26,7 @@ def write(name, folder):
     """Write the files of one recipe; return their paths."""
     import numpy as np
     import tensorflow as tf
-    from cases import randomize
+    from wiring import randomize
 
     recipe = runpy.run_path(str(GOLDEN / "recipes" / f"{name}.py"))
     model, inputs = recipe["model"](), recipe["inputs"]()

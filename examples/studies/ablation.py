@@ -1,0 +1,224 @@
+"""What each part of DIN is worth on MovieLens: one part changed at a time, over several seeds.
+
+The base is DIN with everything that its paper has, attention, Dice and mini-batch aware
+regularisation, and softmax, which the paper leaves out. Each variant changes one thing. Every run
+trains on the first 64 % of each user's ratings, takes the epoch that is best on the next 16 % (by
+AUC), and is scored on the last 20 %, which choose nothing: sizes and weights, too, were chosen on
+the 16 %, with seed 0.
+
+    python examples/studies ablation
+    python examples/studies ablation --variants din mean --seeds 2 --limit 100
+
+Each finished run is kept under `--out` and not run again: interrupt it when you like, the same
+command goes on. Writes `table.txt` and `ablation.png`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import joblib
+import keras
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from tqdm import tqdm
+
+from studies.data import DataError, Longs, MovieLens, film_counts, held_out, questions
+from studies.din import build_din, genre_shares
+from studies.report import save, table
+from studies.scores import TITLES, Scores, mean_and_spread, measure
+from studies.training import SCORING_BATCH, Epoch, best_epoch, predict, ragged_batches, train
+from studies.variants import BASE, MEAN_OF, VARIANTS, Variant
+
+DECAY = {True: 0.1, False: 1e-3}  # mini-batch aware or not, each the best of its own on validation
+# Without these, the same for all: chosen on the validation part, for speed as well.
+ATTENTION_UNITS = (32, 16)
+BATCH = 512
+LEARNING_RATE = 2e-3
+
+
+class Parts(NamedTuple):
+    """Which ratings are for what, as indices into the data."""
+
+    training: Longs
+    validation: Longs
+    test: Longs
+
+
+def split_in_three(data: MovieLens) -> Parts:
+    """The last fifth of each user's ratings is for the test, the fifth before for validation."""
+    test = held_out(data)
+    validation = held_out(data, among=~test)
+    parts = Parts(*(np.flatnonzero(part) for part in (~test & ~validation, validation, test)))
+    if not len(parts.validation):
+        raise DataError("no user has enough ratings (seven) to hold some out for validation")
+    return parts
+
+
+def recipe(variant: Variant, seed: int, epochs: int, data: str) -> dict[str, Any]:
+    """Everything that determines the result of a run; `data` is a fingerprint."""
+    return {
+        "variant": {**dataclasses.asdict(variant), "title": ""},
+        "settings": [ATTENTION_UNITS, DECAY, BATCH, LEARNING_RATE],
+        "seed": seed,
+        "epochs": epochs,
+        "data": data,
+        "versions": [keras.version(), tf.version.VERSION],
+    }
+
+
+def fingerprint(data: MovieLens) -> str:
+    """Tell data apart."""
+    return joblib.hash([data.user, data.movie, data.rating, data.genres])
+
+
+def train_variant(
+    recipe: dict[str, Any], data: MovieLens, parts: Parts, bar: tqdm
+) -> tuple[int, list[Epoch]]:
+    """Train and score one model; return its parameters and what each epoch brought."""
+    keras.backend.clear_session()  # else every run leaves its graphs in memory
+    variant, seed = Variant(**recipe["variant"]), recipe["seed"]
+    counts = film_counts(data, parts.training, variant.history)
+    settings = {
+        "film_l2": DECAY[variant.mini_batch_aware],
+        "film_counts": counts if variant.mini_batch_aware else None,
+        "attention_units": ATTENTION_UNITS,
+        **variant.model,
+    }
+    model = build_din(genre_shares(data), ragged=True, seed=seed, **settings)
+    scored = {}
+    for name in ("validation", "test"):
+        events = getattr(parts, name)
+        batches = ragged_batches(data, events, variant.history, SCORING_BATCH)
+        scored[name] = questions(data, events, history=0), batches.map(lambda inputs, _: inputs)
+
+    def score(model: keras.Model) -> dict[str, Scores]:
+        return {
+            name: measure(asked.label, predict(model, inputs), asked.user)
+            for name, (asked, inputs) in scored.items()
+        }
+
+    run = train(
+        model,
+        ragged_batches(data, parts.training, variant.history, BATCH, shuffle_seed=seed),
+        epochs=recipe["epochs"],
+        score=score,
+        learning_rate=LEARNING_RATE,
+        bar=bar,
+    )
+    return run.parameters, run.epochs
+
+
+def results(
+    options: argparse.Namespace, variants: list[str], data: MovieLens, parts: Parts
+) -> pd.DataFrame:
+    """Run what is not on disk yet; one row per run, at the epoch that validation chose."""
+    memory = joblib.Memory(options.out / "finished", verbose=0)
+    cached = memory.cache(train_variant, ignore=["data", "parts", "bar"])
+    data_id, rows = fingerprint(data), []
+    # By seed first, so that whoever looks early has something of all variants.
+    jobs = [(seed, name) for seed in options.seeds for name in variants]
+    with tqdm(total=len(jobs) * options.epochs, unit="epoch", disable=None) as bar:
+        for seed, name in jobs:
+            bar.set_description(f"{name}, seed {seed}")
+            job = recipe(VARIANTS[name], seed, options.epochs, data_id)
+            if cached.check_call_in_cache(job, data, parts, bar):
+                bar.update(options.epochs)
+            parameters, epochs = cached(job, data, parts, bar)
+            best = best_epoch(epochs, "validation")
+            rows.append(
+                {
+                    "variant": name,
+                    "seed": seed,
+                    **dataclasses.asdict(epochs[best].scores["test"]),
+                    "epoch": best + 1,
+                    "parameters": parameters,
+                    "seconds": np.median([epoch.seconds for epoch in epochs]),
+                }
+            )
+    return pd.DataFrame(rows).set_index(["variant", "seed"])
+
+
+def report(found: pd.DataFrame) -> str:
+    """All variants as a table, and how far each lies from the base and from mean pooling."""
+    lines = {
+        VARIANTS[name].title: {
+            "seeds": len(of),
+            **{title: mean_and_spread(of[score]) for score, title in TITLES.items()},
+            "epochs": "-".join(map(str, sorted({of["epoch"].min(), of["epoch"].max()}))),
+            "parameters": f"{of['parameters'].iloc[0]:,}",
+            "s / epoch": f"{of['seconds'].median():.1f}",
+        }
+        for name, of in found.groupby("variant", sort=False)
+    }
+    text = [
+        table(lines),
+        "Test part; mean ± standard deviation over the seeds, each at the epoch that its validation"
+        " part chose.\nGAUC: mean of the users' own AUCs, weighted by their ratings. Seconds are of"
+        " processor time.",
+    ]
+    names = set(found.index.get_level_values("variant"))
+    for title, pairs in (
+        ("mean pooling, all else the same", MEAN_OF),
+        (repr(VARIANTS[BASE].title), {name: BASE for name in VARIANTS if name != BASE}),
+    ):
+        gains = {VARIANTS[a].title: gain(found, a, b) for a, b in pairs.items() if {a, b} <= names}
+        if gains:
+            text.append(f"\nAbove {title}, seed by seed: mean ± standard error\n{table(gains)}")
+    return "\n".join(text)
+
+
+def gain(found: pd.DataFrame, name: str, other: str) -> dict[str, str]:
+    """How much a variant lies above another."""
+    difference = found.loc[name] - found.loc[other]  # pandas pairs the seeds
+    return {
+        title: mean_and_spread(difference[score], "+.4f", error=True)
+        for score, title in TITLES.items()
+    }
+
+
+def draw(found: pd.DataFrame, file: Path) -> None:
+    """Draw AUC and GAUC of each variant: every seed, and the mean with its standard error."""
+    places, names = pd.factorize(found.index.get_level_values("variant"))
+    figure = Figure(figsize=(12, 1.8 + 0.42 * len(names)), layout="constrained")
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, score in zip(panels, ("auc", "gauc"), strict=True):
+        axes.plot(found[score], places, "o", color="tab:gray", alpha=0.45, markersize=5)
+        of_seeds = found.groupby("variant", sort=False)[score].agg(["mean", "sem"]).fillna(0)
+        for place, (name, (mean, error)) in enumerate(zip(names, of_seeds.to_numpy(), strict=True)):
+            colour = "tab:orange" if "pooling" in VARIANTS[name].model else "tab:blue"
+            axes.errorbar(mean, place, xerr=error, fmt="D", color=colour, markersize=7, capsize=4)
+            if name == BASE:
+                axes.axvline(mean, color="tab:blue", linestyle=":", linewidth=1)
+        axes.set_xlabel(f"{TITLES[score]} on the test part")
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.grid(axis="x", alpha=0.3)
+    panels[0].set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
+    panels[0].invert_yaxis()
+    figure.suptitle(
+        "What each part of DIN is worth on MovieLens: each seed (grey), mean and standard error\n"
+        "(blue: attention, orange: plain pooling; dotted: the base, in the first row)"
+    )
+    save(figure, file)
+
+
+def run(options: argparse.Namespace, staging: Path) -> None:
+    """Run what is missing, then write table and picture to `staging`."""
+    data, variants = options.data, list(dict.fromkeys(options.variants))
+    parts = split_in_three(data)
+    print(
+        f"{len(data.user):,} ratings by {data.user[-1] + 1:,} users: {len(parts.training):,} to"
+        f" train with, {len(parts.validation):,} to choose the epoch, {len(parts.test):,} to test",
+        flush=True,
+    )
+    found = results(options, variants, data, parts)
+    text = report(found)
+    print(f"\n{text}")
+    (staging / "table.txt").write_text(text + "\n", encoding="utf-8")
+    draw(found, staging / "ablation.png")

@@ -1,0 +1,198 @@
+"""The one training loop of the studies, what it keeps of each epoch, and the check after saving."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from studies.data import LIKED, Floats, Ints, Longs, MovieLens, Questions, Split, split
+from studies.report import draw_training, print_scores
+from studies.scores import Scores, measure
+
+BATCH = 256
+SCORING_BATCH = 2048
+
+# It warns of tracing again and again, as it must be for one model after another.
+tf.get_logger().setLevel("ERROR")
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What one pass over the training part brought."""
+
+    log_loss: float  # of the training part, while the epoch ran
+    seconds: float  # of processor time, training alone: others on this machine do not count
+    scores: dict[str, Scores]  # by the name of the part that was scored
+
+
+@dataclass(frozen=True)
+class Run:
+    """One trained model and how its training went."""
+
+    model: keras.Model
+    epochs: list[Epoch]
+
+    @property
+    def scores(self) -> Scores:
+        """Scores of the test part after the last epoch."""
+        return self.epochs[-1].scores["test"]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(math.prod(weight.shape) for weight in self.model.trainable_variables)
+
+
+def best_epoch(epochs: Sequence[Epoch], part: str) -> int:
+    """The epoch with the best AUC on a part that is not the test's, from 0."""
+    aucs = [epoch.scores[part].auc for epoch in epochs]
+    return int(np.argmax(np.nan_to_num(aucs, nan=-1.0)))
+
+
+class _Recorder(keras.callbacks.Callback):
+    """After each epoch: score, and keep how long the epoch itself took."""
+
+    def __init__(self, score: Callable[[keras.Model], dict[str, Scores]], bar: Any) -> None:
+        super().__init__()
+        self.score = score
+        self.bar = bar
+        self.epochs: list[Epoch] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.start = time.process_time()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        seconds = time.process_time() - self.start
+        scores = self.score(self.model)
+        self.epochs.append(Epoch(logs.get("log_loss", logs["loss"]), seconds, scores))
+        for part, of_part in scores.items():
+            logs[f"{part}_auc"] = of_part.auc  # Keras prints it in its own line
+        if self.bar is not None:
+            self.bar.update()
+
+
+def train(
+    model: keras.Model,
+    x: Any,
+    y: Any = None,
+    *,
+    epochs: int,
+    score: Callable[[keras.Model], dict[str, Scores]] = lambda model: {},
+    loss: Any = "binary_crossentropy",
+    learning_rate: float = 1e-3,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    bar: tqdm | None = None,
+) -> Run:
+    """Train with Adam, on inputs `x` and labels `y`, or on a `tf.data.Dataset` of batches of both.
+
+    `score` is called with the model after each epoch. `bar` shows the epochs in place of Keras.
+    """
+    model.compile(
+        keras.optimizers.Adam(learning_rate),
+        loss=loss,
+        # The loss that Keras prints contains the weight decay; this one does not.
+        metrics=[keras.metrics.BinaryCrossentropy(name="log_loss")]
+        if isinstance(loss, str)
+        else [],
+        # Compiling with XLA takes longer than it saves in the few epochs that this data bears.
+        jit_compile=False,
+    )
+    recorder = _Recorder(score, bar)
+    # A progress bar on a terminal, one line per epoch in a log.
+    verbose = 0 if bar is not None else 1 if sys.stdout.isatty() else 2
+    arrays = y is not None  # a dataset has batches, and shuffles them
+    model.fit(
+        x,
+        y,
+        batch_size=BATCH if arrays else None,
+        shuffle=arrays,
+        epochs=epochs,
+        callbacks=[recorder, *callbacks],
+        verbose=verbose,
+    )
+    return Run(model, recorder.epochs)
+
+
+def compare(
+    options: argparse.Namespace,
+    staging: Path,
+    builders: Mapping[str, Callable[[int], keras.Model]],
+    inputs_of: Callable[[Questions], dict[str, Ints]],
+    title: str,
+) -> tuple[Split, keras.Model]:
+    """Train models on MovieLens, each with each seed; print their scores, draw their training.
+
+    `builders` build a model with a seed, `inputs_of` turns questions into inputs of all of them.
+    Returned are the split, and the first model with the first seed, trained.
+    """
+    parts = split(options.data)
+    label, test = parts.train.label[:, None], parts.test
+    train_inputs, test_inputs = inputs_of(parts.train), inputs_of(test)
+
+    def score(model: keras.Model) -> dict[str, Scores]:
+        return {"test": measure(test.label, predict(model, test_inputs), test.user)}
+
+    runs: dict[str, list[Run]] = {name: [] for name in builders}
+    for seed in options.seeds:
+        for name, build in builders.items():
+            print(f"\nTraining: {name}, seed {seed}", flush=True)
+            one = train(build(seed), train_inputs, label, epochs=options.epochs, score=score)
+            runs[name].append(one)
+    print_scores(runs, len(label))
+    draw_training(runs, title, staging / "training.png")
+    return parts, next(iter(runs.values()))[0].model
+
+
+def predict(model: keras.Model, inputs: Any) -> Floats:
+    """Probability per row, of arrays or of a `tf.data.Dataset` of inputs."""
+    return np.asarray(model.predict(inputs, batch_size=SCORING_BATCH, verbose=0))[:, 0]
+
+
+def save_and_check(model: keras.Model, inputs: Any, file: Path) -> None:
+    """Save the model, load it, and make sure that it predicts the same."""
+    model.save(file)
+    expected, loaded = predict(model, inputs), predict(keras.models.load_model(file), inputs)
+    difference = float(np.max(np.abs(loaded - expected)))
+    print(
+        f"\n{file.name}, saved and loaded: {len(expected):,} predictions,"
+        f" largest difference {difference:.1g}"
+    )
+    if not difference <= 1e-6:
+        raise RuntimeError(f"the loaded model predicts something else: {difference} apart")
+
+
+def ragged_batches(
+    data: MovieLens, events: Longs, history: int, size: int, shuffle_seed: int | None = None
+) -> tf.data.Dataset:
+    """Batches of inputs and labels for the ratings `events`, each with the `history` before it.
+
+    Histories are slices of the users' ratings, cut while training: however long they may be,
+    nothing is padded and nothing is stored twice.
+    """
+    movie, rating = tf.constant(data.movie), tf.constant(data.rating)
+    start = tf.constant(np.maximum(data.first, np.arange(len(data.user)) - history))
+
+    def cut(events: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        index = tf.ragged.range(tf.gather(start, events), events)
+        inputs = {
+            "movie": tf.gather(movie, events)[:, None],
+            "history_movies": index.with_values(tf.gather(movie, index.values)),
+            "history_ratings": index.with_values(tf.gather(rating, index.values)),
+        }
+        return inputs, tf.cast(tf.gather(rating, events)[:, None] >= LIKED, tf.int32)
+
+    dataset = tf.data.Dataset.from_tensor_slices(events)
+    if shuffle_seed is not None:
+        dataset = dataset.shuffle(len(events), seed=shuffle_seed)
+    return dataset.batch(size).map(cut).prefetch(2)

@@ -1,0 +1,290 @@
+"""Inputs by name: keywords, dicts, the lists of earlier versions; eager, in models, in files."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from backend import needs_tensorflow
+from keras import ops
+from strategies import DIM
+
+import din_layers
+
+SEQUENCE = np.random.default_rng(1).normal(size=(3, 4, DIM)).astype("float32")
+QUERY = np.random.default_rng(2).normal(size=(3, 1, DIM)).astype("float32")
+IDS = np.array([[3, 0, 5, 6], [0, 0, 0, 0], [7, 8, 0, 0]], "int32")
+WEIGHTS = np.random.default_rng(3).uniform(size=(3, 4)).astype("float32")
+LENGTHS = np.array([4, 1, 2], "int32")
+
+# One of each layer, with its inputs; the second keeps the time axis where the layer can.
+LAYERS = {
+    "attention": (din_layers.AttentionPoolingLayer, {"mode": "sequence"}, [QUERY, SEQUENCE]),
+    "pooling": (din_layers.SequencePoolingLayer, {}, SEQUENCE),
+    "weighting": (din_layers.WeightedSequenceLayer, {}, [SEQUENCE, WEIGHTS]),
+    "augru": (din_layers.AUGRU, {"units": 2, "return_sequences": True}, [SEQUENCE, WEIGHTS]),
+}
+every_layer = pytest.mark.parametrize("name", LAYERS)
+
+
+def made(name, **config):
+    layer_class, own, inputs = LAYERS[name]
+    keras.utils.set_random_seed(1)  # the same weights each time
+    return layer_class(**own, **config), inputs
+
+
+def companions_of(name):
+    """Where the lists of earlier versions had what tells valid positions."""
+    return 2 if name == "attention" else 1
+
+
+@every_layer
+def test_a_dense_sequence_with_nothing_to_tell_its_padding_is_refused_where_a_mask_is_required(
+    name,
+):
+    layer, inputs = made(name, mask_required=True)
+    free, _ = made(name)
+    free(inputs)
+    symbolic = keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape), inputs)
+    for given in (inputs, symbolic):
+        with pytest.raises(
+            ValueError, match=r"`mask` must be given, or `lengths` or `ids`"
+        ) as error:
+            layer(given)
+        for how_it_got_lost in ("x * 2", "keras.ops.concatenate", "RNN", "Received: mask=None"):
+            assert how_it_got_lost in str(error.value)
+    for told in ({"lengths": LENGTHS}, {"ids": IDS}, {"mask": IDS != 0}):
+        np.testing.assert_array_equal(layer(inputs, **told), free(inputs, **told))
+    assert type(layer).from_config(layer.get_config()).mask_required
+
+
+def test_a_mask_lost_on_the_way_is_noticed_where_one_is_required():
+    embedded = keras.layers.Embedding(3, 2, mask_zero=True)(keras.Input((None,), dtype="int32"))
+    pool = din_layers.SequencePoolingLayer(mask_required=True)
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        pool(embedded + 1)
+    pool(keras.layers.Add()([embedded, embedded]))
+
+
+@every_layer
+@pytest.mark.parametrize("given", ["lengths", "ids", "both"])
+def test_a_functional_model_of_names_is_saved_cloned_and_hands_its_mask_on(name, given, tmp_path):
+    layer, arrays = made(name)
+    inputs = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), arrays)
+    told = {
+        "lengths": (keras.Input((), dtype="int32"), LENGTHS),
+        "ids": (keras.Input((None,), dtype="int32"), IDS),
+    }
+    told = told if given == "both" else {given: told[given]}
+    output = layer(inputs, **{key: symbolic for key, (symbolic, _) in told.items()})
+    outputs = [output]
+    if name != "pooling":
+        pool = din_layers.SequencePoolingLayer("sum", mask_required=True)
+        outputs.append(pool(output))  # the mask arrived
+    model = keras.Model([inputs, [symbolic for symbolic, _ in told.values()]], outputs)
+    model.save(tmp_path / "model.keras")
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    data = [arrays, [array for _, array in told.values()]]
+    valid = np.ones(IDS.shape, bool)
+    if "ids" in told:
+        valid &= IDS != 0
+    if "lengths" in told:
+        valid &= np.arange(4) < LENGTHS[:, None]
+    eager = np.asarray(layer(arrays, mask=valid))
+    for other in (model, clone, keras.models.load_model(tmp_path / "model.keras")):
+        results = keras.tree.map_structure(np.asarray, other(data))
+        first = results[0] if isinstance(results, list) else results
+        np.testing.assert_allclose(first, eager, rtol=1e-5, atol=1e-6)
+        if name != "pooling":
+            counted = (eager * valid[..., None]).sum(1, keepdims=True)
+            np.testing.assert_allclose(results[1], counted, rtol=1e-5, atol=1e-6)
+
+
+@every_layer
+def test_the_inputs_of_a_layer_can_be_given_back_as_a_list(name):
+    """`layer.input` is flat; its order is that of the lists of earlier versions."""
+    layer, arrays = made(name)
+    inputs = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), arrays)
+    ids = keras.Input((4,), dtype="int32")
+    expected = layer(inputs, ids=ids)
+    listed = list(inputs) if isinstance(inputs, list) else [inputs]
+    listed.insert(companions_of(name), ids)
+    assert [x is y for x, y in zip(layer.input, listed, strict=True)] == [True] * len(listed)
+    assert layer(layer.input).shape == expected.shape
+
+
+@every_layer
+def test_a_mask_given_by_hand_goes_on_too(name):
+    layer, inputs = made(name)
+    mask = ops.convert_to_tensor(IDS != 0)
+    output = layer(inputs, mask=mask, lengths=LENGTHS)
+    handed_on = getattr(output, "_keras_mask", None)
+    if name == "pooling":
+        assert handed_on is None
+    else:
+        expected = (IDS != 0) & (np.arange(4) < LENGTHS[:, None])
+        np.testing.assert_array_equal(handed_on, expected)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_a_subclassed_model_names_its_inputs(trainable):
+    class Clicks(keras.Model):
+        def __init__(self):
+            super().__init__(trainable=trainable)
+            self.attend = din_layers.AttentionPoolingLayer((4,))
+            self.pool = din_layers.SequencePoolingLayer("mean", mask_required=True)
+            self.click = keras.layers.Dense(1)
+
+        def call(self, inputs):
+            interest = self.attend([inputs["query"], inputs["keys"]], ids=inputs["ids"])
+            taste = self.pool(inputs["keys"], lengths=inputs["lengths"])
+            return self.click(ops.concatenate([interest, taste], -1)[:, 0])
+
+    model, inputs = Clicks(), {"query": QUERY, "keys": SEQUENCE, "ids": IDS, "lengths": LENGTHS}
+    spoilt = {**inputs, "keys": SEQUENCE.copy()}
+    spoilt["keys"][(IDS == 0) & (np.arange(4) >= LENGTHS[:, None])] = 1e9
+    expected = model.predict(inputs, verbose=0)
+    np.testing.assert_allclose(model.predict(spoilt, verbose=0), expected, rtol=1e-6)
+
+
+def test_sessions_under_time_distributed_keep_their_mask():
+    """Keras hands `TimeDistributed` one tensor and its mask, so nothing can be given by name."""
+    sessions = np.stack([SEQUENCE, SEQUENCE[::-1]], axis=1)
+    layer = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("sum"))
+    pooled = layer(sessions)
+    np.testing.assert_allclose(pooled[:, 0, 0], SEQUENCE.sum(1), rtol=1e-5, atol=1e-6)
+
+
+NAMES = [
+    ("pooling", SEQUENCE, {"lengths": [4, 1, 2]}, TypeError, "`lengths` must be a tensor or an a"),
+    ("pooling", {"sequence": SEQUENCE, "ids": IDS}, {"ids": IDS}, ValueError, "must be given once"),
+    ("pooling", [SEQUENCE, LENGTHS], {"lengths": LENGTHS}, ValueError, "`lengths` must be given"),
+    ("pooling", {"sequenc": SEQUENCE}, {}, ValueError, "or a dict of sequence, lengths, i"),
+    ("pooling", SEQUENCE, {"length": LENGTHS}, TypeError, "length"),
+    ("pooling", SEQUENCE, {"lengths": IDS}, ValueError, "`lengths` must have shape (batch,) or"),
+    ("pooling", SEQUENCE, {"ids": LENGTHS}, ValueError, "`ids` must have shape (batch, time)"),
+    ("pooling", SEQUENCE, {"ids": LENGTHS[:, None]}, ValueError, "with the `time` of `sequence`"),
+    ("pooling", SEQUENCE, {"mask": IDS[:, :1] > 0}, ValueError, "`mask` must have shape (batch, t"),
+    ("attention", {"query": QUERY}, {}, ValueError, "`inputs` must be a list [query, keys], or a"),
+    ("attention", [QUERY, SEQUENCE], {"mask": [None]}, ValueError, "or a list of one for each in"),
+    ("augru", [SEQUENCE, WEIGHTS], {"ids": IDS * 1.0}, TypeError, "`ids` must be integers. Rece"),
+    ("weighting", {"sequence": SEQUENCE, "weights": None}, {}, ValueError, "[sequence, weights]"),
+]
+
+
+@pytest.mark.parametrize(("name", "inputs", "keywords", "error", "text"), NAMES)
+def test_what_cannot_be_meant_is_refused_and_the_layer_stays_usable(
+    name, inputs, keywords, error, text
+):
+    layer, right = made(name)
+    with pytest.raises(error) as caught:
+        layer(inputs, **keywords)
+    assert text in str(caught.value)
+    layer(right, ids=IDS)
+
+
+def test_nothing_given_by_name_is_nothing():
+    layer, inputs = made("weighting")
+    expected = layer(inputs)
+    np.testing.assert_array_equal(layer(inputs, lengths=None, ids=None, mask=None), expected)
+    named = {"sequence": SEQUENCE, "weights": WEIGHTS, "ids": None}
+    np.testing.assert_array_equal(layer(named), expected)
+
+
+# What a list means, by static shape alone ------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "time", "companion", "meaning"),
+    [
+        ("attention", 4, (3,), "lengths"),
+        ("attention", 4, (3, 1), "lengths"),
+        ("attention", 4, (3, 4), "ids"),
+        ("attention", 1, (3, 1), "ids"),
+        ("attention", None, (None, 1), "lengths"),
+        ("attention", None, (None, None), "ids"),
+        ("pooling", 4, (3,), "lengths"),
+        ("pooling", 4, (3, 1), "lengths"),
+        ("pooling", 1, (3, 1), "lengths"),
+        ("pooling", 4, (3, 4), "ids"),
+        ("pooling", None, (None, None), "ids"),  # an `Input`, as files of 0.1 to 0.3 have it
+    ],
+)
+def test_what_the_list_of_an_earlier_version_means(name, time, companion, meaning):
+    layer, _ = made(name)
+    batch = companion[0]
+    sequence = keras.KerasTensor((batch, time, DIM))
+    inputs = [keras.KerasTensor((batch, 1, DIM)), sequence] if name == "attention" else [sequence]
+    inputs.append(keras.KerasTensor(companion, "int32"))
+    named, _ = layer._read(inputs, None, {})
+    assert list(named)[-1] == meaning
+
+
+def test_ids_of_unknown_width_in_a_model_of_an_earlier_version():
+    """Width and time are both free; in 0.3 this was decided when the model ran."""
+    sequence, ids = keras.Input((None, DIM)), keras.Input((None,), dtype="int32")
+    model = keras.Model([sequence, ids], din_layers.SequencePoolingLayer("sum")([sequence, ids]))
+    expected = (SEQUENCE * (IDS != 0)[..., None]).sum(1, keepdims=True)
+    np.testing.assert_allclose(model([SEQUENCE, IDS]), expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("name", "keywords"),
+    [
+        ("pooling", {"lengths": IDS}),
+        ("pooling", {"ids": LENGTHS[:, None]}),
+        ("pooling", {"lengths": LENGTHS[:1]}),
+        ("pooling", {"mask": IDS[:, :1] > 0}),
+        ("pooling", {"mask": IDS[:1] > 0}),
+        ("attention", {"ids": LENGTHS[:, None]}),
+        ("weighting", {"ids": IDS[:1]}),
+        ("augru", {"lengths": IDS}),
+    ],
+)
+def test_a_shape_that_a_graph_sees_only_when_it_runs_is_never_stretched(name, keywords):
+    layer, inputs = made(name)
+    layer(inputs)
+
+    def free(x):
+        shape = [None] * len(x.shape) if len(x.shape) < 3 else [None, None, DIM]
+        shape[1:2] = [1] if x is QUERY else shape[1:2]
+        return tf.TensorSpec(shape, tf.as_dtype(x.dtype))
+
+    graph = tf.function(lambda inputs, keywords: layer(inputs, **keywords))
+    graph = graph.get_concrete_function(*keras.tree.map_structure(free, (inputs, keywords)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="of the sequence"):
+        graph(*keras.tree.map_structure(tf.constant, (inputs, keywords)))
+
+
+@needs_tensorflow
+def test_a_list_in_a_graph_that_knows_no_shapes_is_read_by_position():
+    pool = din_layers.SequencePoolingLayer("sum")
+    attend, _ = made("attention")
+    attend.mode = "sum"
+    specs = [tf.TensorSpec([None, None, DIM]), tf.TensorSpec([None, None], "int32")]
+    pooled = tf.function(lambda *inputs: pool(list(inputs)), input_signature=specs)
+    np.testing.assert_allclose(
+        pooled(SEQUENCE, LENGTHS[:, None]), pool(SEQUENCE, lengths=LENGTHS), rtol=1e-6
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`lengths` must have the batch"):
+        pooled(SEQUENCE, IDS)
+    attended = tf.function(
+        lambda query, *rest: attend([query, *rest]),
+        input_signature=[tf.TensorSpec([None, 1, DIM]), *specs],
+    )
+    np.testing.assert_allclose(
+        attended(QUERY, SEQUENCE, IDS), attend([QUERY, SEQUENCE], ids=IDS), rtol=1e-5
+    )
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`ids` must have the batch and time"):
+        attended(QUERY, SEQUENCE, LENGTHS[:, None])
+
+
+@pytest.mark.parametrize(
+    "layer", [din_layers.WeightedSequenceLayer, din_layers.AttentionPoolingLayer]
+)
+@pytest.mark.parametrize(("flag", "name"), [(True, "softmax"), (False, None)])
+def test_weight_normalization_has_two_names_and_one_form(layer, flag, name):
+    configs = [layer(weight_normalization=value, name="x").get_config() for value in (flag, name)]
+    assert configs[0] == configs[1]
+    assert configs[0]["weight_normalization"] == name

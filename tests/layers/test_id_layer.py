@@ -1,0 +1,354 @@
+"""What VocabLayer and HashLayer have in common: containers, models, tf.data, saving."""
+
+import importlib.util
+import json
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from backend import needs_tensorflow
+from hypothesis import given
+from hypothesis import strategies as st
+
+import din_layers
+from din_layers import HashLayer, VocabLayer
+from din_layers.testing._fresh_process import run_fresh
+
+WORDS = ["", "a", "b", "a\nb", "\0", "c,d", "😀", "unknown"]
+LAYERS = {
+    "vocab of strings": lambda: VocabLayer(WORDS[1:-1], mask_value=""),
+    "vocab of integers": lambda: VocabLayer([5, 3, -1], mask_value=0),
+    "hash of strings": lambda: HashLayer(1000, mask_value=""),
+    "hash of integers": lambda: HashLayer(1000, mask_zero=True, mask_value=-1),
+    "hash of floats": lambda: HashLayer(1000, mask_zero=True),
+    "hash without padding": lambda: HashLayer(1000),
+}
+VALUES = {
+    "vocab of strings": (tf.string, WORDS),
+    "vocab of integers": (tf.int64, [0, 5, 3, -1, 4]),
+    "hash of strings": (tf.string, WORDS),
+    "hash of integers": (tf.int32, [0, 5, 3, -1, 4]),
+    "hash of floats": (tf.float32, [0.0, -0.0, 2.5, 70001.0]),
+    "hash without padding": (tf.string, WORDS),
+}
+each_layer = pytest.mark.parametrize("kind", LAYERS)
+
+
+def one_by_one(layer, dtype, values):
+    """The oracle of every container: each value mapped alone."""
+    return [int(layer(tf.constant(value, dtype))) for value in values]
+
+
+@each_layer
+@given(data=st.data())
+def test_dense_ragged_and_sparse_agree(kind, data):
+    layer = LAYERS[kind]()
+    dtype, values = VALUES[kind]
+    rows = data.draw(st.lists(st.lists(st.sampled_from(values), max_size=4), max_size=4))
+    flat = [value for row in rows for value in row]
+    expected = one_by_one(layer, dtype, flat)
+
+    ragged = tf.RaggedTensor.from_row_lengths(
+        tf.constant(flat, dtype), tf.constant([len(row) for row in rows], tf.int64)
+    )
+    ids = layer(ragged)
+    assert isinstance(ids, tf.RaggedTensor)
+    assert ids.dtype == layer.output_dtype
+    assert ids.flat_values.numpy().tolist() == expected
+    np.testing.assert_array_equal(ids.row_splits, ragged.row_splits)
+
+    sparse = ragged.to_sparse()
+    ids = layer(sparse)
+    assert isinstance(ids, tf.SparseTensor)
+    assert ids.dtype == layer.output_dtype
+    assert ids.values.numpy().tolist() == expected
+    np.testing.assert_array_equal(ids.indices, sparse.indices)
+    np.testing.assert_array_equal(ids.dense_shape, sparse.dense_shape)
+
+    dense = ragged.to_tensor(default_value=tf.constant(values[0], dtype))
+    ids = layer(dense)
+    assert ids.dtype == layer.output_dtype
+    assert ids.shape == dense.shape
+    valid = tf.RaggedTensor.from_tensor(ids, ragged.row_lengths())
+    assert valid.flat_values.numpy().tolist() == expected
+
+
+@each_layer
+@pytest.mark.parametrize("inner", [(), (2,)])
+def test_any_ragged_rank(kind, inner):
+    layer = LAYERS[kind]()
+    dtype, values = VALUES[kind]
+    flat = [values[i % len(values)] for i in range(6)]
+    ragged = tf.constant(flat, dtype)
+    ragged = tf.reshape(ragged, (-1, *inner))
+    for lengths in ([2, 0, 1, len(ragged) - 3], [1, 3], [0, 2]):
+        ragged = tf.RaggedTensor.from_row_lengths(ragged, lengths)
+        ids = layer(ragged)
+        assert ids.ragged_rank == ragged.ragged_rank
+        assert ids.shape.as_list() == ragged.shape.as_list()
+        assert tf.reshape(ids.flat_values, [-1]).numpy().tolist() == one_by_one(layer, dtype, flat)
+        for ours, theirs in zip(ids.nested_row_splits, ragged.nested_row_splits, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@each_layer
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 3), (2, 0), (0, 3), (2, 1, 3), (2, 0, 3)])
+def test_symbolic_equals_eager(kind, shape):
+    layer = LAYERS[kind]()
+    dtype, values = VALUES[kind]
+    data = tf.fill(shape, tf.constant(values[1], dtype))
+    ids = layer(data)
+    unknown = layer.compute_output_spec(keras.KerasTensor((None,) * len(shape), dtype.name))
+    known = layer.compute_output_spec(keras.KerasTensor(shape, dtype.name))
+    assert unknown.dtype == known.dtype == layer.output_dtype == ids.dtype.name
+    assert unknown.shape == (None,) * len(shape)
+    assert known.shape == layer.compute_output_shape(shape) == tuple(ids.shape) == shape
+    traced = tf.function(LAYERS[kind]())
+    for spec in (tf.TensorSpec(shape, dtype), tf.TensorSpec(None, dtype)):
+        np.testing.assert_array_equal(traced.get_concrete_function(spec)(data), ids)
+
+
+@each_layer
+def test_a_sparse_tensor_keeps_its_static_shape(kind):
+    spec = tf.SparseTensorSpec([None, 3], VALUES[kind][0])
+    ids = tf.function(LAYERS[kind]()).get_concrete_function(spec).structured_outputs
+    assert ids.shape.as_list() == [None, 3]
+
+
+@needs_tensorflow
+@each_layer
+@pytest.mark.parametrize("container", ["dense", "ragged", "sparse"])
+def test_a_functional_model_predicts_what_the_layer_gives(kind, container):
+    layer = LAYERS[kind]()
+    dtype, values = VALUES[kind]
+    inputs = keras.Input(
+        (None,), dtype=dtype.name, ragged=container == "ragged", sparse=container == "sparse"
+    )
+    outputs = layer(inputs)
+    assert (outputs.dtype, outputs.shape) == (layer.output_dtype, (None, None))
+    assert (outputs.ragged, outputs.sparse) == (inputs.ragged, inputs.sparse)
+    model = keras.Model(inputs, outputs)
+    data = tf.constant([values[:2], values[-2:]], dtype)
+    if container == "ragged":
+        data = tf.RaggedTensor.from_tensor(data, lengths=[1, 2])
+    if container == "sparse":
+        data = tf.RaggedTensor.from_tensor(data, lengths=[1, 2]).to_sparse()
+    for result in (model(data), model.predict(data, verbose=0)):
+        assert _listed(result) == _listed(layer(data))
+        assert result.dtype == layer.output_dtype
+
+
+def _listed(ids):
+    if isinstance(ids, tf.SparseTensor):
+        return [x.numpy().tolist() for x in (ids.indices, ids.values, ids.dense_shape)]
+    return ids.to_list() if isinstance(ids, tf.RaggedTensor) else np.asarray(ids).tolist()
+
+
+@pytest.mark.parametrize("kind", ["vocab of strings", "hash of strings"])
+@pytest.mark.parametrize(
+    "container", [list, tuple, np.array, tf.constant, lambda x: np.array(x, object), np.char.encode]
+)
+def test_strings_in_any_form(kind, container):
+    layer = LAYERS[kind]()
+    expected = one_by_one(layer, tf.string, ["a", "😀", ""])
+    assert layer(container(["a", "😀", ""])).numpy().tolist() == expected
+
+
+@pytest.mark.parametrize("kind", ["vocab of integers", "hash of integers"])
+@pytest.mark.parametrize("container", [list, tuple, np.array, lambda x: np.array(x, object)])
+def test_integers_in_any_form(kind, container):
+    layer = LAYERS[kind]()
+    expected = one_by_one(layer, tf.int64, [5, 0, 2**40])
+    assert layer(container([5, 0, 2**40])).numpy().tolist() == expected
+
+
+@each_layer
+@pytest.mark.parametrize("empty", [[], [[], []], np.array([], object), np.zeros((0, 2), object)])
+def test_empty_lists_have_no_dtype_to_be_wrong(kind, empty):
+    layer = LAYERS[kind]()
+    ids = layer(empty)
+    assert ids.dtype == layer.output_dtype
+    assert tuple(ids.shape) == np.shape(empty)
+
+
+@needs_tensorflow
+@each_layer
+def test_the_mask_goes_on(kind):
+    dtype, values = VALUES[kind]
+    inputs = tf.constant([values[:2]], dtype)
+    mask = tf.constant([[True, False]])
+    np.testing.assert_array_equal(LAYERS[kind]()(inputs, mask=mask)._keras_mask, mask)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("kind", ["vocab of strings", "hash of strings"])
+def test_padding_is_masked_by_the_embedding_behind(kind):
+    layer = LAYERS[kind]()
+    inputs = keras.Input((None,), dtype="string")
+    embedded = keras.layers.Embedding(1000, 2, mask_zero=True)(layer(inputs))
+    model = keras.Model(inputs, keras.layers.GlobalAveragePooling1D()(embedded))
+    padded = model(tf.constant([["a", "b", "", ""], ["", "a", "", "b"]])).numpy()
+    # float32 sums of two numbers of size 0.05 in one order or the other.
+    np.testing.assert_allclose(padded[0], model(tf.constant([["a", "b"]])).numpy()[0], atol=1e-7)
+    np.testing.assert_allclose(padded[0], padded[1], atol=1e-7)
+
+
+@needs_tensorflow
+@each_layer
+def test_fit_works_and_leaves_xla_alone(kind):
+    dtype, values = VALUES[kind]
+    inputs = keras.Input((2,), dtype=dtype.name)
+    embedded = keras.layers.Embedding(1000, 2)(LAYERS[kind]()(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(1)(keras.layers.Flatten()(embedded)))
+    # Asked for here, because without a GPU Keras never chooses XLA by itself.
+    with pytest.warns(UserWarning, match="doesn't support `jit_compile=True`"):
+        model.compile("sgd", "mse", jit_compile=True)
+    data = tf.constant([values[:2], values[-2:]], dtype)
+    loss = model.fit(data, np.ones(2), verbose=0).history["loss"]
+    assert np.isfinite(loss).all()
+
+
+@needs_tensorflow
+@each_layer
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_tf_data_under_any_backend(kind, backend, monkeypatch):
+    # Pretending is enough for our side of it: Keras's own `__call__`, which knows only its own
+    # backend, must not be entered. `test_on_a_real_backend` runs where one is installed.
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    layer = LAYERS[kind]()
+    dtype, values = VALUES[kind]
+    if backend != "tensorflow":
+        monkeypatch.setattr(keras.layers.Layer, "__call__", None)
+    rows = tf.ragged.constant([values[:1], [], values[:3]], dtype)
+    data = tf.data.Dataset.from_tensor_slices(rows)
+    one = data.map(lambda row: layer(tf.ensure_shape(row, [None])))
+    batch = data.ragged_batch(3).map(layer)
+    expected = [one_by_one(layer, dtype, row) for row in (values[:1], [], values[:3])]
+    assert [ids.numpy().tolist() for ids in one] == expected
+    assert [ids.to_list() for ids in batch] == [expected]
+    assert one.element_spec.dtype == layer.output_dtype
+
+
+def test_a_dataset_keeps_its_layer_alive():
+    data = tf.data.Dataset.from_tensors(["b", "x"]).map(VocabLayer(["a", "b"]))
+    assert [ids.numpy().tolist() for ids in data] == [[3, 1]]
+
+
+@each_layer
+def test_a_model_on_another_backend_says_whose_it_is(kind, monkeypatch):
+    layer = LAYERS[kind]()
+    dtype, values = VALUES[kind]
+    symbolic = keras.KerasTensor((None, 2), dtype.name)
+    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
+    message = f"{type(layer).__name__} inside a model needs the TensorFlow backend"
+    with pytest.raises(ValueError, match=message + r".*Received: backend='torch'"):
+        layer(symbolic)
+    assert tf.is_tensor(layer(np.array(values, dtype.as_numpy_dtype)))
+
+
+ON_ANOTHER_BACKEND = """
+import sys, warnings
+warnings.simplefilter("error")
+import numpy as np
+from din_layers._hash_layer import HashLayer
+from din_layers._vocab_layer import VocabLayer
+vocab, hashed = VocabLayer(["a", "b"], mask_value=""), HashLayer(1000, mask_value="")
+assert "tensorflow" not in sys.modules, "TensorFlow is imported before it is used"
+import keras
+assert keras.backend.backend() != "tensorflow"
+ids = vocab(np.array([["b", "a", ""]]))
+assert ids.numpy().tolist() == [[3, 2, 0]]
+assert tuple(keras.layers.Embedding(4, 2, mask_zero=True)(ids).shape) == (1, 3, 2)
+assert VocabLayer([5, 7])(keras.ops.convert_to_tensor([5, 8])).numpy().tolist() == [2, 1]
+import tensorflow as tf
+data = tf.data.Dataset.from_tensors([["b", "a", ""]])
+assert [x.numpy().tolist() for x in data.map(vocab)] == [[[3, 2, 0]]]
+assert [x.dtype.name for x in data.map(hashed)] == ["int64"]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_on_a_real_backend(backend):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    run_fresh(ON_ANOTHER_BACKEND, KERAS_BACKEND=backend)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        None,
+        {"ids": ["a"]},
+        [keras.KerasTensor((1,), "string")],
+        [tf.constant(["a"]), tf.constant(["b"])],
+    ],
+)
+def test_inputs_that_are_not_one_tensor(inputs):
+    layer = VocabLayer(["a"])
+    with pytest.raises(TypeError, match=r"`inputs` must be one tensor. Received: inputs="):
+        layer(inputs)
+    assert layer(["a"]).numpy().tolist() == [2]
+
+
+@pytest.mark.parametrize("inputs", [[["a"], ["a", "b"]], ["a", 1], ["\ud800"]])
+def test_lists_that_make_no_tensor(inputs):
+    layer = HashLayer(10)
+    with pytest.raises(ValueError, match=re.escape(f"Received: inputs={inputs!r}")):
+        layer(inputs)
+    assert layer(["a"]).shape == (1,)
+
+
+def test_layers_are_registered():
+    for layer in (VocabLayer, HashLayer):
+        assert keras.saving.get_registered_name(layer) == f"din_layers>{layer.__name__}"
+        assert din_layers.custom_objects[layer.__name__] is layer
+
+
+# One process for everything, since each takes seconds to import TensorFlow. The exported model
+# comes first, before the package is there.
+FRESH = """
+import json, sys
+import tensorflow as tf
+exported, saved, inputs = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+texts, numbers = tf.constant(inputs["texts"]), tf.constant(inputs["numbers"], tf.int64)
+results = {"exported": tf.saved_model.load(exported).serve([texts, numbers])}
+assert "din_layers" not in sys.modules
+import din_layers
+import keras
+results["registered"] = keras.models.load_model(saved)([texts, numbers])
+objects = din_layers.custom_objects
+results["custom_objects"] = keras.models.load_model(saved, custom_objects=objects)([texts, numbers])
+clone = keras.models.clone_model(keras.models.load_model(saved))
+results["clone"] = clone([texts, numbers])
+print(json.dumps({name: [x.numpy().tolist() for x in ids] for name, ids in results.items()}))
+"""
+
+
+@pytest.mark.slow
+@needs_tensorflow
+def test_fresh_processes_give_the_same_ids(tmp_path):
+    texts = keras.Input((None,), dtype="string")
+    numbers = keras.Input((None,), dtype="int64")
+    outputs = [LAYERS[kind]()(texts) for kind in ("vocab of strings", "hash of strings")]
+    outputs += [LAYERS[kind]()(numbers) for kind in ("vocab of integers", "hash of integers")]
+    model = keras.Model([texts, numbers], outputs)
+    model.save(tmp_path / "model.keras")
+    model.export(tmp_path / "exported", verbose=False)
+
+    inputs = {"texts": [WORDS], "numbers": [[0, 5, 3, -1, 2**53 + 1]]}
+    expected = model([tf.constant(inputs["texts"]), tf.constant(inputs["numbers"], tf.int64)])
+    expected = [ids.numpy().tolist() for ids in expected]
+    printed = run_fresh(
+        FRESH,
+        tmp_path / "exported",
+        tmp_path / "model.keras",
+        json.dumps(inputs),
+        PYTHONHASHSEED="7",
+    )
+    results = json.loads(printed)
+    assert set(results) == {"exported", "registered", "custom_objects", "clone"}
+    for name, ids in results.items():
+        assert ids == expected, name

@@ -1,0 +1,235 @@
+"""What only SequencePoolingLayer has: its errors, and what the mask must not do."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from backend import needs_tensorflow
+from keras import ops
+
+import din_layers
+
+SEQUENCE = np.arange(24, dtype="float32").reshape(2, 4, 3)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max", "sqrtn"])
+def test_without_any_source_every_position_counts(mode):
+    layer = din_layers.SequencePoolingLayer(mode)
+    lengths = np.array([4, 4])
+    np.testing.assert_array_equal(layer(SEQUENCE), layer([SEQUENCE, lengths]))
+
+
+def test_integers_are_pooled_in_the_compute_dtype():
+    output = din_layers.SequencePoolingLayer("mean")(np.array([[[1], [2]]]))
+    assert keras.backend.standardize_dtype(output.dtype) == "float32"
+    np.testing.assert_array_equal(output, [[[1.5]]])
+
+
+def test_a_long_float16_history_does_not_overflow():
+    layer = din_layers.SequencePoolingLayer("mean", dtype="mixed_float16")
+    np.testing.assert_array_equal(layer(np.full((1, 1000, 1), 1000.0)), [[[1000]]])
+
+
+def test_supports_masking_is_the_old_name_of_mask_required():
+    for layer in (
+        din_layers.SequencePoolingLayer("sum", supports_masking=True),
+        din_layers.SequencePoolingLayer("sum", True),
+    ):
+        with pytest.raises(ValueError, match=r"`mask` must be given"):
+            layer(SEQUENCE)
+        assert layer.mask_required
+        assert layer.supports_masking
+
+
+@needs_tensorflow
+def test_a_ragged_sequence_needs_no_mask():
+    layer = din_layers.SequencePoolingLayer("sum", supports_masking=True)
+    ragged = tf.RaggedTensor.from_tensor(SEQUENCE, lengths=[1, 2])
+    assert layer(ragged).shape == (2, 1, 3)
+
+
+def test_emits_no_mask():
+    ids = keras.Input((None,), dtype="int32")
+    pooled = din_layers.SequencePoolingLayer()(keras.layers.Embedding(5, 3, mask_zero=True)(ids))
+    with pytest.raises(ValueError, match="`mask` must be given"):
+        din_layers.SequencePoolingLayer(supports_masking=True)(pooled)
+
+
+@needs_tensorflow
+def test_a_ragged_mask_or_ids_can_cut_a_ragged_sequence_further():
+    ragged = tf.RaggedTensor.from_row_lengths(
+        ops.convert_to_tensor([[1.0], [2], [4], [8]]), [3, 0, 1]
+    )
+    layer = din_layers.SequencePoolingLayer("sum")
+    mask = ragged.with_values(ops.convert_to_tensor([True, False, True, False]))
+    np.testing.assert_array_equal(layer(ragged, mask=mask)[:, 0, 0], [5, 0, 0])
+    ids = ragged.with_values(ops.convert_to_tensor([0, 7, 7, 7]))
+    np.testing.assert_array_equal(layer([ragged, ids])[:, 0, 0], [6, 0, 8])
+    np.testing.assert_array_equal(layer([ragged, ids], mask=[mask, None])[:, 0, 0], [4, 0, 0])
+    dense = ops.convert_to_tensor([[True, True, False], [True] * 3, [True] * 3])
+    np.testing.assert_array_equal(layer(ragged, mask=dense)[:, 0, 0], [3, 0, 8])
+    np.testing.assert_array_equal(layer([ragged, np.array([1, 1, 1])])[:, 0, 0], [1, 0, 8])
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("dim", [1, 5])
+def test_ragged_ids_or_a_ragged_mask_beside_a_dense_sequence(dim):
+    """What the rows of the ids leave out is not valid; `dim` is another number than the time."""
+    ids = tf.ragged.constant([[5, 0], [], [5, 5, 5]])
+    sequence = np.ones((3, 4, dim), "float32")
+    layer = din_layers.SequencePoolingLayer("sum")
+    expected = np.float32([1, 0, 3])[:, None, None] * np.ones((1, 1, dim))
+    np.testing.assert_array_equal(layer([sequence, ids]), expected)
+    np.testing.assert_array_equal(layer(sequence, mask=ids > 0), expected)
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("name", "companion"),
+    [
+        ("lengths", [[2], [1], [1]]),
+        ("ids", [[1, 0, 1], [0, 0, 0], [0, 1, 0]]),
+        ("ids", [[1, 0, 1, 1, 0], [0] * 5, [0, 1, 0, 0, 9]]),  # wider than the longest row
+    ],
+)
+def test_dense_companions_of_unknown_size_beside_a_ragged_sequence(name, companion):
+    sequence = tf.RaggedTensor.from_row_lengths(ops.ones((5, 2)), [3, 0, 2])
+    layer = din_layers.SequencePoolingLayer("sum")
+    spec = tf.RaggedTensorSpec([None, None, 2], ragged_rank=1)
+    graph = tf.function(lambda sequence, companion: layer(sequence, **{name: companion}))
+    graph = graph.get_concrete_function(spec, tf.TensorSpec([None, None], "int32"))
+    companion = tf.constant(companion, "int32")
+    for pooled in (layer([sequence, companion]), graph(sequence, companion)):
+        np.testing.assert_array_equal(pooled[:, 0, 0], [2, 0, 1])
+
+
+@needs_tensorflow
+def test_embedding_of_ragged_ids_with_mask_zero():
+    ids = tf.ragged.constant([[1, 0, 2], []], dtype="int32")
+    embedding = keras.layers.Embedding(3, 2, mask_zero=True)
+    table = np.array([[9.0, 9], [1, 2], [3, 4]])
+    embedding.build()
+    embedding.set_weights([table])
+    pooled = din_layers.SequencePoolingLayer("mean")(embedding(ids))
+    np.testing.assert_array_equal(pooled, [[[2, 3]], [[0, 0]]])
+
+
+@pytest.mark.parametrize("value", [7, -1, 300])
+def test_ids_of_a_narrow_type_and_any_mask_value(value):
+    ids = np.array([[7, 0, 7, 255], [1, 2, 3, 4]], "uint8")
+    layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=value)
+    expected = (SEQUENCE * (ids.astype(int) != value)[..., None]).sum(1, keepdims=True)
+    np.testing.assert_array_equal(layer([SEQUENCE, ids]), expected)
+
+
+def test_ids_beside_a_single_position_are_not_taken_for_lengths():
+    """(batch, 1) fits both there; who sets `hist_mask_value` gives ids, which may count from 0."""
+    ids = np.array([[0], [-1], [5]])
+    for time in (1, 2):
+        sequence = np.ones((3, time, 1), "float32")
+        layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=-1)
+        pooled = layer([sequence, np.repeat(ids, time, axis=1)])
+        np.testing.assert_array_equal(pooled[:, 0, 0], [time, 0, time])
+    lengths = din_layers.SequencePoolingLayer("sum")([np.ones((3, 1, 1), "float32"), ids])
+    np.testing.assert_array_equal(lengths[:, 0, 0], [0, 0, 1])
+
+
+@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
+def test_a_mean_near_the_largest_number(ragged):
+    largest = np.finfo("float32").max
+    sequence = np.full((1, 3, 1), largest)
+    sequence = tf.RaggedTensor.from_tensor(sequence) if ragged else sequence
+    pooled = din_layers.SequencePoolingLayer("mean")(sequence)
+    np.testing.assert_allclose(pooled, [[[largest]]], rtol=1e-6)
+
+
+def test_sessions_of_a_history_under_time_distributed():
+    sessions = keras.Input((3, 5, 4))
+    pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("max"))(sessions)
+    activated = keras.layers.TimeDistributed(din_layers.Dice())(pooled)
+    assert keras.Model(sessions, activated).output_shape == (None, 3, 1, 4)
+    assert din_layers.WeightedSequenceLayer().compute_output_shape([(2, 3, 4), (2, 3)]) == (2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "text"),
+    [
+        ([], ValueError, "`inputs` must be a sequence, or a dict of sequence, lengths, "),
+        (SEQUENCE * 1j, TypeError, "`sequence` must hold real numbers. Received: "),
+        pytest.param(
+            SEQUENCE.astype(str),
+            TypeError,
+            "`sequence` must hold numbers. Received: ",
+            marks=needs_tensorflow,
+        ),
+        (SEQUENCE[0], ValueError, "`sequence` must have shape (batch, time, dim). Received: "),
+        (
+            [SEQUENCE, np.array([1, 2, 3])],
+            ValueError,
+            "`lengths` must have shape (batch,) or (batch, 1). "
+            "Received: sequence.shape=(2, 4, 3), lengths.shape=(3,)",
+        ),
+        ([SEQUENCE, np.ones((2, 2), int)], ValueError, "ids.shape=(2, 2)"),
+        ([SEQUENCE, np.ones((2, 1, 1), int)], ValueError, "lengths.shape=(2, 1, 1)"),
+        ([SEQUENCE, np.array(3)], ValueError, "lengths.shape=()"),
+        (
+            [SEQUENCE, np.array([1.0, 2.0])],
+            TypeError,
+            "`lengths` must be integers. Received: lengths.dtype='float32', lengths.shape=(2,)",
+        ),
+        ([SEQUENCE, np.array([True, False])], TypeError, "lengths.dtype='bool'"),
+        pytest.param(
+            tf.ragged.constant([[[1.0, 2.0]], [[3.0, 4.0]]]),
+            ValueError,
+            "`sequence` must be ragged in its time axis only",
+            marks=needs_tensorflow,
+        ),
+    ],
+)
+def test_bad_inputs(inputs, error, text):
+    layer = din_layers.SequencePoolingLayer()
+    for symbolic in (False, True):
+        as_inputs = inputs
+        if not hasattr(inputs, "row_splits"):
+            as_inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+        if symbolic and not hasattr(inputs, "row_splits"):
+            as_inputs = keras.tree.map_structure(
+                lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)),
+                as_inputs,
+            )
+        with pytest.raises(error) as caught:
+            layer(as_inputs)
+        assert text in str(caught.value)
+    assert layer(SEQUENCE).shape == (2, 1, 3)
+
+
+@needs_tensorflow
+def test_a_mask_of_strings_is_refused():
+    with pytest.raises(TypeError, match="`mask` must hold numbers"):
+        din_layers.SequencePoolingLayer()(SEQUENCE, mask=tf.fill((2, 4), "a"))
+
+
+@pytest.mark.parametrize(
+    ("config", "error", "text"),
+    [
+        (
+            {"mode": "median"},
+            ValueError,
+            "`mode` must be one of 'sum', 'mean', ",
+        ),
+        ({"mode": None}, ValueError, "`mode` must be one of"),
+        ({"supports_masking": 1}, TypeError, "`mask_required` must be a bool"),
+        ({"hist_mask_value": None}, TypeError, "`hist_mask_value` must be an integer or a string"),
+        ({"hist_mask_value": True}, TypeError, "`hist_mask_value` must be an integer or a string"),
+    ],
+)
+def test_bad_arguments(config, error, text):
+    with pytest.raises(error) as caught:
+        din_layers.SequencePoolingLayer(**config)
+    assert text in str(caught.value)
+
+
+def test_the_defaults():
+    config = din_layers.SequencePoolingLayer().get_config()
+    expected = {"mode": "mean", "mask_required": False, "hist_mask_value": 0}
+    assert {name: config[name] for name in expected} == expected

@@ -1,0 +1,133 @@
+"""The code in README, docs and docstrings does what it says; nothing in them is missing."""
+
+import doctest
+import importlib.metadata
+import inspect
+import re
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import din_layers
+from din_layers import testing
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 4), ("docs/recipes.md", 8)])
+def test_the_code_of_a_page_runs(page, blocks, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code) == blocks
+    names = {}  # one for all: a reader goes on from block to block
+    for block in code:
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_readme_has_two_screens():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_has_the_two_commands():
+    """CI takes the second from there, by its end."""
+    assert '    pip install -e ".[examples]" && python examples/studies din\n' in README
+    assert '    pip install -e ".[test]" && pytest\n' in README
+
+
+def test_the_page_about_testing_shows_what_is_printed(capsys):
+    page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(block, "testing.md", "exec"), {})
+    shown = "".join(
+        f"    {line}\n" if line else "\n" for line in capsys.readouterr().out.splitlines()
+    )
+    assert shown in page
+    for name in testing.INVARIANTS:
+        assert f"| `{name}` |" in page
+
+
+def test_every_invariant_has_its_heading_in_the_contract():
+    """And says there what it is, before the next one."""
+    page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
+    parts = dict(re.findall(r"^### `(\w+)`\n\n(.+?)(?=\n#|\Z)", page, re.DOTALL | re.MULTILINE))
+    assert list(parts) == list(testing.INVARIANTS)
+
+
+PAGES = {path.name for path in (ROOT / "docs").glob("*.md")}
+# The pages that mkdocs_hooks.py makes of files outside docs/.
+COPIES = dict(
+    re.findall(r'"([\w/]+\.md)": "(\w+\.md)"', (ROOT / "mkdocs_hooks.py").read_text("utf-8"))
+)
+
+
+def test_every_page_is_in_the_navigation_once():
+    navigation = re.findall(
+        r"^ +- [^:]+: (\S+\.md)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M
+    )
+    assert sorted(navigation) == sorted([*PAGES, *COPIES.values()])
+
+
+@pytest.mark.parametrize("source", [*COPIES, *sorted(f"docs/{page}" for page in PAGES)])
+def test_links_lead_to_files(source):
+    text = (ROOT / source).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)[#)]", text):
+        assert ((ROOT / source).parent / link).exists(), link
+
+
+def test_the_reference_has_every_public_name():
+    text = "".join((ROOT / "docs" / page).read_text("utf-8") for page in ("layers.md", "kit.md"))
+    made = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    constants = [name for name in testing.__all__ if not callable(getattr(testing, name))]
+    assert sorted(made) == sorted(
+        [
+            *(f"din_layers.{name}" for name in din_layers.custom_objects),
+            *(f"din_layers.testing.{name}" for name in set(testing.__all__) - set(constants)),
+        ]
+    )
+
+
+def test_the_readme_names_every_public_class():
+    for name in din_layers.custom_objects:
+        assert f"| `{name}`" in README
+
+
+DOCUMENTED = {
+    **din_layers.custom_objects,
+    **{
+        name: getattr(testing, name)
+        for name in testing.__all__
+        if inspect.isfunction(getattr(testing, name))
+    },
+}
+
+
+@pytest.mark.parametrize("name", DOCUMENTED)
+def test_the_example_of_the_docstring(name):
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    names = {"np": np, "keras": keras, "tf": tf, "din_layers": din_layers, "testing": testing}
+    test = parser.get_doctest(inspect.getdoc(DOCUMENTED[name]), names, name, None, 0)
+    assert test.examples
+    assert runner.run(test).failed == 0
+
+
+@pytest.mark.parametrize("name", din_layers.custom_objects)
+def test_the_docstring_has_every_argument_and_section(name):
+    layer = din_layers.custom_objects[name]
+    text = inspect.getdoc(layer)
+    for section in ("Args:", "Call arguments:", "Output shape:", "Raises:", "Example:"):
+        assert section in text
+    for argument in inspect.signature(layer.__init__).parameters:
+        if argument not in ("self", "kwargs"):
+            assert f"    {argument}: " in text, argument
+
+
+def test_versions_and_names_agree():
+    assert importlib.metadata.version("din-layers") == din_layers.__version__
+    assert f"## [{din_layers.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert set(din_layers.custom_objects) | {"custom_objects", "__version__"} == set(
+        din_layers.__all__
+    )
