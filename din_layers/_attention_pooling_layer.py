@@ -47,9 +47,9 @@ class AttentionPoolingLayer(SequenceLayer):
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone. It pays where at most half of the positions are valid; the number of events
-            varies, so XLA cannot compile the layer then. Other backends than TensorFlow compute the
-            padding all the same.
+            alone. It pays where at most half of the positions are valid. The number of events
+            varies, so XLA cannot compile the layer then. Backends other than TensorFlow compute
+            the padding all the same.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -75,8 +75,8 @@ class AttentionPoolingLayer(SequenceLayer):
     Cost:
         Dense keys cost what batch x time positions cost, padding included; ragged ones, or
         `skip_padding=True`, what the events cost. The (batch, time, 4 dim) concatenation is never
-        built, and of the first hidden layer's work the part that only the history enters is done
-        once for all queries. `python benchmarks/run.py` measures it.
+        built, and the part of the first hidden layer that depends on the history alone is
+        computed once for all queries. `python benchmarks/run.py` measures it.
 
     Output shape:
         `mode="sum"`: (batch, queries, dim), without a mask. `mode="sequence"`:

@@ -50,7 +50,7 @@ class AUGRU(SequenceLayer):
     """GRU with attentional update gate: events change the state as far as their scores say.
 
     For event x and score a of each step, with `*` elementwise and sigmoid as the
-    `recurrent_activation`, tanh as the `activation`::
+    `recurrent_activation`, tanh as the `activation`:
 
         u  = sigmoid(W_u x + U_u h + b_u)               update gate
         r  = sigmoid(W_r x + U_r h + b_r)               reset gate
@@ -91,12 +91,12 @@ class AUGRU(SequenceLayer):
             returns the scores of one query, is taken as well; where `time` is 1 the last two
             forms are the same number. So is the list `[sequence, lengths, scores]` of earlier
             versions.
-        initial_state: The state before the first event, float (batch, units), or a list of it as
-            in Keras; zeros if not given.
+        initial_state: The state before the first event, float (batch, units), or a list that
+            holds it, as in Keras; zeros if not given.
         {validity}
 
-    Invalid positions, at whichever place, carry the state. Scores are taken as they are; those of
-    DIEN lie between 0 and 1.
+    At invalid positions, wherever they stand, the state stays as it is. Scores are not normalised;
+    those of DIEN lie between 0 and 1.
 
     Output shape:
         (batch, units), without a mask; with `return_sequences=True` (batch, time, units), ragged

@@ -68,7 +68,7 @@ def same_sizes(name: str, x: Tensor, sequence: Tensor, axes: int) -> Tensor:
 
 
 def largest_seed() -> int:
-    """Return the largest that Keras's `SeedGenerator` takes."""
+    """Return the largest seed that Keras's `SeedGenerator` takes."""
     return {"tensorflow": 2**63, "jax": 2**32}.get(backend(), 2**31) - 1
 
 
@@ -102,7 +102,8 @@ def largest_of_time(x: Tensor) -> Tensor:
 def row_ids(ragged: Any) -> Tensor:
     """Return the row of each value of a ragged tensor, as `value_rowids` does.
 
-    That pads on its way: one long history among short ones would cost as much as if all were long.
+    `value_rowids` pads on its way: one long history among short ones would cost as much as if all
+    were long.
     """
     tf = tensorflow()
     starts = ragged.row_splits[1:-1]  # where each row but the first starts
@@ -137,7 +138,8 @@ def segment_max(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
 def _with_last_rows(per_row: Tensor, batch: Tensor) -> Tensor:
     """Append the rows after the last value, which the segment operations leave out.
 
-    They rely on the order of the rows, and are faster for it than those that take any order.
+    The segment operations rely on the order of the rows, which makes them faster than those that
+    take any order.
     """
     tf = tensorflow()
     missing = tf.cast(batch, "int32") - tf.shape(per_row)[0]

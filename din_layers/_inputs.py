@@ -33,7 +33,7 @@ class InputNames:
     """How a layer calls its inputs.
 
     Attributes:
-        required: What it cannot do without, in the order of a list.
+        required: The inputs that must be given, in the order of a list.
         sequence: The one with the time axis; what stands before it is not part of the history.
         optional: What may be given beside them, apart from the sources of validity.
     """

@@ -26,8 +26,8 @@ class SequenceLayer(keras.Layer):
     """A layer that reads a history: which of its positions are events, and which are padding.
 
     A subclass names its inputs and computes; this class reads the inputs in every form, checks
-    them, and hands the mask on. What `SOURCES` and the text below say of its call arguments takes
-    the place of `{validity}` in a subclass's docstring.
+    them, and hands the mask on. A subclass's docstring has `{validity}` where its call arguments
+    belong that are described here: the docstrings of `SOURCES` and the text below.
 
     Keras gives `compute_mask`, and the file of a functional model, the first argument alone. So
     the keywords become part of it: `layer([a, b], ids=c)` is recorded as one dict,

@@ -42,7 +42,7 @@ class Source(abc.ABC):
 
 
 class Lengths(Source):
-    """Integers (batch,) or (batch, 1): so many positions of each row, the first, are valid.
+    """Integers (batch,) or (batch, 1): the first so many positions of each row are valid.
 
     More than `time` counts as `time`, less than 0 as 0.
     """

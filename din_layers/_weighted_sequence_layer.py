@@ -70,13 +70,11 @@ class WeightedSequenceLayer(SequenceLayer):
 
     Followed by a `SequencePoolingLayer`, this is `tf.nn.embedding_lookup_sparse` with weights:
 
-    ==========  ==================================  ========================================
-    combiner    with weights                        without weights
-    ==========  ==================================  ========================================
-    `"sum"`     normalization `None`, mode "sum"    `SequencePoolingLayer("sum")` alone
-    `"mean"`    normalization `"sum"`, mode "sum"   `SequencePoolingLayer("mean")` alone
-    `"sqrtn"`   normalization `"sqrtn"`, mode "sum" `SequencePoolingLayer("sqrtn")` alone
-    ==========  ==================================  ========================================
+    | combiner | with weights | without weights |
+    |---|---|---|
+    | `"sum"` | normalization `None`, mode "sum" | `SequencePoolingLayer("sum")` alone |
+    | `"mean"` | normalization `"sum"`, mode "sum" | `SequencePoolingLayer("mean")` alone |
+    | `"sqrtn"` | normalization `"sqrtn"`, mode "sum" | `SequencePoolingLayer("sqrtn")` alone |
 
     Mode "mean" after a normalisation divides by the number of events a second time.
 
