@@ -14,6 +14,7 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["check", "test"]
 
+BRIEF = {"HYPOTHESIS_PROFILE": "brief"}  # the full product of cases, few examples of each
 EVERYTHING = ("-m", "slow or not slow")
 BACKENDS = {
     "tensorflow": ("-e", ".[test]"),
@@ -58,13 +59,8 @@ def test(session: nox.Session) -> None:
 def full(session: nox.Session, backend: str) -> None:
     """All tests, the slow ones too, on one backend: `nox -s "full(jax)"`."""
     session.install(*BACKENDS[backend])
-    profile = "default" if backend == "tensorflow" else "brief"
-    session.run(
-        "pytest",
-        "-q",
-        *(session.posargs or EVERYTHING),
-        env={"KERAS_BACKEND": backend, "HYPOTHESIS_PROFILE": profile},
-    )
+    args = session.posargs or EVERYTHING
+    session.run("pytest", "-q", *args, env={"KERAS_BACKEND": backend, **BRIEF})
 
 
 @nox.session(python="3.11")
@@ -74,7 +70,7 @@ def oldest(session: nox.Session) -> None:
     # Not the golden files: Keras does not promise that older versions read what newer ones wrote.
     tests = ("tests/contract", "tests/layers", "tests/saving/test_saving.py")
     args = session.posargs or (*tests, *EVERYTHING)
-    session.run("pytest", "-q", *args, env={"HYPOTHESIS_PROFILE": "brief"})
+    session.run("pytest", "-q", *args, env=BRIEF)
 
 
 @nox.session(python=["3.12", "3.13"])
@@ -83,7 +79,7 @@ def newer(session: nox.Session) -> None:
     session.install(*FEW)
     # Not the contract, whose numbers do not depend on Python.
     args = session.posargs or ("tests/layers", "tests/saving")
-    session.run("pytest", "-q", *args, env={"HYPOTHESIS_PROFILE": "brief"})
+    session.run("pytest", "-q", *args, env=BRIEF)
 
 
 @nox.session
