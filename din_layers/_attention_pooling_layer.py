@@ -47,9 +47,9 @@ class AttentionPoolingLayer(SequenceLayer):
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone. It pays where at most half of the positions are valid. The number of events
-            varies, so XLA cannot compile the layer then. Backends other than TensorFlow compute
-            the padding all the same.
+            alone, on TensorFlow and PyTorch. It pays where at most half of the positions are
+            valid. The number of events varies, which XLA cannot compile: TensorFlow's `fit` stays
+            a plain graph. On JAX and under `torch.compile` the padding is computed.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -139,8 +139,9 @@ class AttentionPoolingLayer(SequenceLayer):
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
-        # How many events there are is known at run time only, which XLA cannot compile.
-        self.supports_jit = not self._skips_padding
+        # How many events there are is known at run time only, which XLA cannot compile. Elsewhere
+        # the layer computes the padding where that matters.
+        self.supports_jit = not (self.skip_padding and _backend.backend() == "tensorflow")
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         largest = _backend.largest_seed()
         self.seed = None if seed is None else check_integer("seed", seed, 0, largest)
@@ -165,11 +166,6 @@ class AttentionPoolingLayer(SequenceLayer):
     @property
     def _keeps_time(self) -> bool:
         return bool(self.mode == "sequence")
-
-    @property
-    def _skips_padding(self) -> bool:
-        # A model trained with it must load everywhere: elsewhere the padding is computed.
-        return self.skip_padding and _backend.backend() == "tensorflow"
 
     def _dense(self, units: int) -> keras.layers.Dense:
         return keras.layers.Dense(
@@ -203,7 +199,7 @@ class AttentionPoolingLayer(SequenceLayer):
         history = self._history(given)
         # A query of a row without events decides nothing: were it NaN, the gradients would be.
         query = history.where_events(ops.cast(given.tensors["query"], self.compute_dtype))
-        if self._skips_padding:
+        if self.skip_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.

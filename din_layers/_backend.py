@@ -1,7 +1,7 @@
 """What differs between Keras's backends, and what only TensorFlow has.
 
-Ragged tensors, strings and histories taken out of their padding need TensorFlow. It is imported
-where it is used: the other backends work without it.
+Ragged tensors and strings need TensorFlow. Every backend is imported where it is used: the package
+works without the others.
 """
 
 from typing import Any
@@ -125,21 +125,60 @@ def values_in_rows_of(sequence: Any, x: Any) -> Tensor:
         return tf.identity(x.values)
 
 
+def can_pack(valid: Tensor) -> bool:
+    """Tell whether events can be taken out of their padding: whether a shape may depend on data.
+
+    Not on JAX, which compiles anew for every shape. PyTorch must see the values: not in
+    `torch.compile`, nor where Keras asks it for shapes alone.
+    """
+    if backend() == "torch":
+        import torch
+
+        return bool(valid.device.type != "meta" and not torch.compiler.is_compiling())
+    return backend() == "tensorflow"
+
+
+def places_of(valid: Tensor) -> Tensor:
+    """Return row and position of each valid event, (events, 2), in order."""
+    if backend() == "tensorflow":
+        return tensorflow().where(valid)
+    return ops.stack(ops.nonzero(valid), axis=1)
+
+
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """Return the values (events, ...) of (batch, time, ...) at some places."""
+    if backend() == "tensorflow":
+        return tensorflow().gather_nd(x, places)
+    return x[places[:, 0], places[:, 1]]
+
+
+def put(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
+    """Return zeros (batch, time, ...) with values (events, ...) at some places."""
+    shape = (*ops.shape(like)[:2], *ops.shape(x)[1:])
+    return ops.scatter(places, x, shape)
+
+
 def segment_sum(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
     """Sum the values of each of `batch` rows; `rows`, the row of each value, are in order."""
-    return _with_last_rows(tensorflow().math.segment_sum(x, rows), batch)
+    if backend() == "tensorflow":
+        return _with_last_rows(tensorflow().math.segment_sum(x, rows), batch)
+    # Keras sums in float32 on PyTorch.
+    return x.new_zeros((batch, *x.shape[1:])).index_add(0, rows, x)
 
 
 def segment_max(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
-    """Return the largest values of each row, 0 for the rows after the last value."""
-    return _with_last_rows(tensorflow().math.segment_max(x, rows), batch)
+    """Return the largest values of each row, 0 or less for a row without values."""
+    if backend() == "tensorflow":
+        return _with_last_rows(tensorflow().math.segment_max(x, rows), batch)
+    index = rows.reshape(-1, *[1] * (x.ndim - 1)).expand_as(x)
+    zeros = x.new_zeros((batch, *x.shape[1:]))
+    return zeros.scatter_reduce(0, index, x, "amax", include_self=False)
 
 
 def _with_last_rows(per_row: Tensor, batch: Tensor) -> Tensor:
     """Append the rows after the last value, which the segment operations leave out.
 
-    The segment operations rely on the order of the rows, which makes them faster than those that
-    take any order.
+    They rely on the order of the rows, and are faster for it than those that take any order.
     """
     tf = tensorflow()
     missing = tf.cast(batch, "int32") - tf.shape(per_row)[0]
@@ -148,6 +187,8 @@ def _with_last_rows(per_row: Tensor, batch: Tensor) -> Tensor:
 
 def gather_rows(per_row: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
     """Give every value what its row has."""
+    if backend() != "tensorflow":
+        return ops.take(per_row, rows, axis=0)
     tf = tensorflow()
 
     @tf.custom_gradient

@@ -1,7 +1,7 @@
 """Histories of events: which positions of a batch of sequences are valid, and how they are stored.
 
 ==================  ==========================  ===================================
-                    `PaddedHistory`             `FlatHistory` (TensorFlow)
+                    `PaddedHistory`             `FlatHistory`
 ==================  ==========================  ===================================
 aligned tensors     (batch, time, ...)          (events, ...): no padding at all
 tensors per row     (batch, ...)                the same
@@ -123,7 +123,8 @@ class PaddedHistory(History):
     """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
 
     def packed(self) -> History:
-        return self if self.valid is None else PackedHistory(self)
+        can_pack = self.valid is not None and _backend.can_pack(self.valid)
+        return PackedHistory(self) if can_pack else self
 
     def stores_rows_longer_than(self, positions: int) -> bool:
         time = self._sequence.shape[1]
@@ -190,7 +191,7 @@ class RaggedHistory(FlatHistory):
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
             return _backend.values_in_rows_of(self._sequence, x)
-        return tensorflow().gather_nd(x, ops.stack([self.rows, self.positions()], axis=1))
+        return _backend.take(x, ops.stack([self.rows, self.positions()], axis=1))
 
     def positions(self) -> Tensor:
         starts = tensorflow().gather(self._sequence.row_starts(), self.rows)
@@ -212,19 +213,17 @@ class PackedHistory(FlatHistory):
     def __init__(self, padded: PaddedHistory) -> None:
         super().__init__(padded._sequence)
         self._padded = padded
-        self._indices = tensorflow().where(padded.valid)
-        self.rows, self.batch = self._indices[:, 0], ops.shape(padded.valid)[0]
+        self._places = _backend.places_of(padded.valid)
+        self.rows, self.batch = self._places[:, 0], ops.shape(padded.valid)[0]
 
     def _align(self, name: str, x: Tensor) -> Tensor:
-        return tensorflow().gather_nd(x, self._indices)
+        return _backend.take(x, self._places)
 
     def positions(self) -> Tensor:
-        return self._indices[:, 1]
+        return self._places[:, 1]
 
     def _row_lengths(self) -> Tensor:
         return self._padded.count
 
     def restore(self, x: Tensor) -> Tensor:
-        tf = tensorflow()
-        shape = tf.concat([tf.shape(self._padded.valid), tf.shape(x)[1:]], axis=0)
-        return tf.scatter_nd(self._indices, x, tf.cast(shape, self._indices.dtype))
+        return _backend.put(x, self._places, self._padded.valid)
