@@ -109,7 +109,7 @@ class AttentionPoolingLayer(SequenceLayer):
         https://arxiv.org/abs/1706.06978
     """
 
-    input_names = InputNames(("query", "keys"), "keys")
+    input_names = InputNames(before=("query",), sequence="keys")
     ids_first = True
 
     def __init__(
@@ -198,7 +198,8 @@ class AttentionPoolingLayer(SequenceLayer):
         given = self._checked(inputs, mask)
         history = self._history(given)
         # A query of a row without events decides nothing: were it NaN, the gradients would be.
-        query = history.where_events(ops.cast(given.tensors["query"], self.compute_dtype))
+        query = _backend.same_sizes("query", given.tensors["query"], given.sequence, axes=1)
+        query = history.where_events(ops.cast(query, self.compute_dtype))
         if self.skip_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     LARGEST_SIZE,
@@ -125,7 +126,7 @@ class AUGRU(SequenceLayer):
         and 4.3 (AUGRU), https://arxiv.org/abs/1809.03672
     """
 
-    input_names = InputNames(("sequence", "scores"), "sequence", optional=("initial_state",))
+    input_names = InputNames(after=("scores",), optional=("initial_state",))
 
     def __init__(
         self,
@@ -206,13 +207,15 @@ class AUGRU(SequenceLayer):
         # Zero where invalid, the score too, and a score of 0 carries the state: the recurrence
         # itself needs no mask.
         steps = self._steps(history, given.sequence, given.tensors["scores"])
-        output, state = self._recur(steps, given.tensors.get("initial_state"))
+        start = keras.tree.flatten(given.tensors.get("initial_state", ()))
+        start = [_backend.same_sizes("initial_state", x, given.sequence, axes=1) for x in start]
+        output, state = self._recur(steps, start or None)
         output, state = (ops.cast(x, self.compute_dtype) for x in (output, state))
         if self.return_sequences:
             output = history.unpad(output)
         return (output, state) if self.return_state else output
 
-    def _recur(self, steps: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
+    def _recur(self, steps: Tensor, initial_state: Any) -> tuple[Tensor, Tensor]:
         if steps.shape[1]:
             output, state = self.rnn(steps, initial_state=initial_state)
             return output, state

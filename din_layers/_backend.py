@@ -94,9 +94,29 @@ def _check_one_process() -> None:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if x.shape[1] == 0:  # PyTorch has no maximum of nothing
+    if 0 in x.shape:  # PyTorch has no maximum of nothing
         return ops.sum(x, axis=1)
     return ops.max(x, axis=1, initial=-float("inf"))
+
+
+# Keras computes the next three in float32 on PyTorch, whatever the dtype.
+
+
+def maximum(x: Tensor, y: Tensor) -> Tensor:
+    """Return the larger of each two values."""
+    return x.maximum(y) if backend() == "torch" else ops.maximum(x, y)
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Multiply matrices."""
+    return x.matmul(y) if backend() == "torch" else ops.matmul(x, y)
+
+
+def divide_no_nan(x: Tensor, y: Tensor) -> Tensor:
+    """Divide; over 0 the result is 0, and so are the gradients."""
+    if backend() != "torch":
+        return ops.divide_no_nan(x, y)
+    return (x / y.masked_fill(y == 0, 1)).masked_fill(y == 0, 0)
 
 
 def row_ids(ragged: Any) -> Tensor:

@@ -151,7 +151,7 @@ class PaddedHistory(History):
         return _backend.largest_of_time(x)
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        return ops.matmul(ops.transpose(weights, (0, 2, 1)), x)
+        return _backend.matmul(ops.transpose(weights, (0, 2, 1)), x)
 
     def restore(self, x: Tensor) -> Tensor:
         return x

@@ -49,7 +49,7 @@ class SequenceLayer(keras.Layer):
     """
 
     #: What the layer is called on.
-    input_names: ClassVar[InputNames] = InputNames(("sequence",), "sequence")
+    input_names: ClassVar[InputNames] = InputNames()
     #: Whether ids are meant where an input of an old list could also be lengths.
     ids_first: ClassVar[bool] = False
 

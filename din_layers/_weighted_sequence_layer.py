@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     Shape,
@@ -43,7 +44,7 @@ def _relative(weights: Events) -> Events:
     top = ops.stop_gradient(weights.map(ops.abs).max())
     # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
     largest = float(np.finfo(keras.backend.standardize_dtype(top.dtype)).max) / 2**8
-    return weights.over(ops.minimum(top, largest))
+    return weights.over(-_backend.maximum(-top, ops.full_like(top, -largest)))
 
 
 _NORMALISE: dict[str | None, Callable[[Events], Events]] = {
@@ -110,7 +111,7 @@ class WeightedSequenceLayer(SequenceLayer):
         array([[[1.75]]], dtype=float32)
     """
 
-    input_names = InputNames(("sequence", "weights"), "sequence")
+    input_names = InputNames(after=("weights",))
 
     def __init__(
         self,
