@@ -350,7 +350,9 @@ def test_bad_targets(label, user, error, text):
     assert text in str(caught.value)
 
 
-@pytest.mark.parametrize(("dtype", "kept"), [("float32", False), ("float64", BACKEND == "tensorflow")])
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [("float32", False), ("float64", BACKEND == "tensorflow")]
+)
 def test_targets_that_became_floats_keep_users_apart_or_give_nan(dtype, kept):
     label, user, score = log_of_two((2**24, 2**24 + 1))
     metric = din_layers.GAUC(64)
