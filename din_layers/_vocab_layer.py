@@ -177,6 +177,13 @@ class VocabLayer(IdLayer):
         keys = None if self.keys is None else list(self.keys)
         return {**config, "keys": keys, "mask_value": self.mask_value}
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "VocabLayer":
+        """Make a layer from a config, which other classes of this name left the keys out of."""
+        if "keys" not in config:
+            raise TypeError(message("config", "must have the `keys`", config=config))
+        return cls(**config)
+
     def _check_dtype(self, dtype: str) -> None:
         keys = self._known_keys
         kind = "int64" if dtype in INTEGERS else dtype
