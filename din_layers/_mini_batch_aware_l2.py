@@ -10,12 +10,14 @@ from keras import ops
 
 from din_layers._checks import check_integer, check_number, message
 from din_layers._history import Tensor, is_ragged, select, wide_dtype
+from din_layers._numeric_layer import NumericLayer
+from din_layers._replicas import gather, replica_number
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class MiniBatchAwareL2(keras.Layer):
+class MiniBatchAwareL2(NumericLayer):
     """Add the L2 penalty of the embedding rows that a batch uses, and pass their vectors on.
 
     Each distinct row w_j of the batch is penalised once, however often its id stands there, and the
@@ -44,13 +46,15 @@ class MiniBatchAwareL2(keras.Layer):
             is one.
 
     Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
-    penalty with it. The penalty is part of the loss in `evaluate`, too.
+    penalty with it. The penalty is part of the loss in `evaluate`, too. On several devices that
+    share a batch it is that of the whole batch, on each of them: Keras takes their mean.
 
     Output shape:
         `vectors`, masks included. The penalty is NaN if an id has no frequency.
 
     Raises:
         ValueError: An argument out of range, or shapes that do not belong together.
+            Ragged input where the backend is not TensorFlow.
         TypeError: An argument of a wrong type, ids that are not integers.
 
     Example:
@@ -85,6 +89,12 @@ class MiniBatchAwareL2(keras.Layer):
         self.supports_masking = True
         # Not a weight: it follows from the data, not from training, and the config has it.
         self._rates = self.l2 / np.maximum(self.frequencies, 1)
+        self._losses_of_replicas: dict[int, list[Tensor]] = {}
+
+    def __call__(self, vectors: Any, ids: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Call the layer, see the class."""
+        # Its first argument has another name than that of other layers.
+        return super().__call__(vectors, ids, **kwargs)
 
     def build(self, *_: Any) -> None:
         """Nothing to build, whatever the structure of the inputs."""
@@ -96,8 +106,24 @@ class MiniBatchAwareL2(keras.Layer):
             self._squares(_values(x), x_ids)
             for x, x_ids in zip(keras.tree.flatten(vectors), flat_ids, strict=True)
         ]
-        self.add_loss(self._penalty(ops.concatenate(flat_ids), ops.concatenate(squares)))
+        batch = gather(ops.concatenate(flat_ids)), gather(ops.concatenate(squares))
+        self._add_own_loss(self._penalty(*batch))
         return vectors
+
+    # TensorFlow's replicas take turns wherever they gather something, and Keras has one list of
+    # losses for all: without this a replica would count the penalties of others as its own.
+    def _add_own_loss(self, loss: Tensor) -> None:
+        before = self._get_own_losses()
+        self.add_loss(loss)
+        if (number := replica_number()) is not None:
+            self._losses_of_replicas[number] = [*before, loss]
+
+    def _get_own_losses(self) -> list[Tensor]:
+        losses: list[Tensor] = super()._get_own_losses()
+        if (number := replica_number()) is None:
+            return losses
+        own = self._losses_of_replicas.get(number, [])
+        return [x for x in losses if any(x is y for y in own)]
 
     def _squares(self, vectors: Tensor, ids: Tensor) -> Tensor:
         """Squared length of each vector (n,), 0 at padding, in float32 at least."""
