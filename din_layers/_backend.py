@@ -92,6 +92,23 @@ def _check_one_process() -> None:
         raise ValueError(message("synchronized", expected, synchronized=True, processes=count))
 
 
+def replica() -> Any:
+    """Return TensorFlow's view of the replica that calls, None if it is the only one."""
+    if backend() != "tensorflow":
+        return None
+    context = tensorflow().distribute.get_replica_context()
+    return None if context is None or context.num_replicas_in_sync == 1 else context
+
+
+def gather_replicas(x: Tensor) -> Tensor:
+    """Return the rows of `x` of all replicas, in the same order on each.
+
+    On JAX there is nothing to gather: a batch is one array wherever its parts are.
+    """
+    context = replica()
+    return x if context is None else context.all_gather(x, axis=0)
+
+
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
     if 0 in x.shape:  # PyTorch has no maximum of nothing

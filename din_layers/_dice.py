@@ -42,6 +42,9 @@ class Dice(NumericLayer):
             PyTorch, training in several processes is then a ValueError.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
+    Give a `Dense` before it no activation, `Dense(80)` and then `Dice()`: in
+    `Dense(80, activation=Dice())` Keras hands the activation no mask, and padding counts.
+
     Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
 
     Call arguments:

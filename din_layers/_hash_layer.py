@@ -17,7 +17,10 @@ _ANY_INTEGER = range(-(2**63), 2**64)  # what some integer dtype can hold
 
 @keras.saving.register_keras_serializable(package="din_layers")
 class HashLayer(IdLayer):
-    """Hashes strings or numbers to buckets.
+    """Hashes strings or numbers to buckets: integers and strings exactly, floats as they arrive.
+
+    In Keras's `fit` and `predict` float64 arrays arrive as float32, whose buckets may be others:
+    16777217.0 arrives as 16777216.0. Give ids as integers or strings; tensors arrive unchanged.
 
     The bucket is the FarmHash Fingerprint64 of the string modulo the number of buckets. A number
     is hashed as its decimal string: 7 as "7", 7.5 as "7.500000" (six decimals, so that numbers
@@ -31,12 +34,12 @@ class HashLayer(IdLayer):
         num_buckets: The number of ids, at least 1, or 2 where padding is named.
         mask_zero: Whether the numbers 0, 0.0 and -0.0 and the string "0" are padding.
         mask_value: A string or a finite number that is padding, beside what `mask_zero` names:
-            "" where `padded_batch` fills up strings.
+            "" where `padded_batch` fills up strings. A fraction is rounded to the inputs' dtype.
         **kwargs: What every Keras layer takes, such as `name`.
 
     Call arguments:
         inputs: Strings, integers or floats: a dense, ragged or sparse tensor, a NumPy array or
-            nested lists. Neither the layer's dtype policy nor Keras rounds them.
+            nested lists. The layer's dtype policy does not round them.
             NumPy itself drops NULs from the end of a string in a `str` or `bytes` array; arrays of
             objects and lists keep them. Keras's `fit` and `predict` take strings as tensors only:
             `tf.constant(array)`.
@@ -55,10 +58,10 @@ class HashLayer(IdLayer):
     Raises:
         TypeError: If an argument is of a wrong type, if the inputs are neither strings, integers
             nor floats (bool among others), or if `mask_value` can never be among them: a number
-            with strings, -1 with uint8, 0.5 with integers.
+            with strings, -1 with uint8, 0.5 with integers, 2**24 + 1 with float32.
         ValueError: If `num_buckets` is too small, if `mask_value` is not finite or not valid
-            Unicode, if lists have rows of different lengths, or if a symbolic input comes under
-            another backend than TensorFlow.
+            Unicode, if lists have rows of different lengths or several types, if pandas data have
+            missing values, or if a symbolic input comes under another backend than TensorFlow.
 
     Example:
         >>> from din_layers import HashLayer
@@ -119,19 +122,29 @@ class HashLayer(IdLayer):
         if not self._reserved:
             return buckets
         ids = 1 + buckets
-        for padding in self._paddings(values.dtype):
+        values, paddings = _comparable(values, self._paddings(values.dtype == tf.string))
+        for padding in paddings:
             ids = tf.where(tf.equal(values, padding), tf.zeros_like(ids), ids)
         return ids
 
-    def _paddings(self, dtype: Any) -> list[Any]:
-        import tensorflow as tf
+    def _paddings(self, strings: bool) -> list[Any]:
+        named: list[Any] = ["0" if strings else 0] if self.mask_zero else []
+        return named if self.mask_value is None else [*named, self.mask_value]
 
-        zero = "0" if dtype == tf.string else 0
-        named = [zero] if self.mask_zero else []
-        if self.mask_value is not None:
-            named.append(self.mask_value)
+
+def _comparable(values: Any, paddings: list[Any]) -> tuple[Any, list[Any]]:
+    """Return tensors to compare, for floats their bits: TensorFlow takes 1e-40 for 0."""
+    import tensorflow as tf
+
+    dtype = values.dtype
+    if not dtype.is_floating:
         # TensorFlow takes no -1.0 for an integer tensor.
-        return [tf.constant(int(x) if dtype.is_integer else x, dtype) for x in named]
+        paddings = [int(x) if dtype.is_integer else x for x in paddings]
+        return values, [tf.constant(x, dtype) for x in paddings]
+    signed = [*paddings, *(-0.0 for x in paddings if x == 0)]
+    bits = f"int{8 * dtype.size}"
+    arrays = [np.array(x, dtype.as_numpy_dtype).view(bits) for x in signed]
+    return tf.bitcast(values, bits), [tf.constant(x) for x in arrays]
 
 
 def _checked_mask(mask_value: Any) -> Any:
@@ -165,4 +178,6 @@ def _can_hold(dtype: str, value: Any) -> bool:
 
     with np.errstate(over="ignore", under="ignore"):
         rounded = float(tf.as_dtype(dtype).as_numpy_dtype(value))
-    return math.isfinite(rounded) and (rounded == 0) == (value == 0)
+    # A fraction is compared in the precision of the inputs; an integer would be another one.
+    exact = value == int(value) and abs(value) <= _ANY_INTEGER[-1]
+    return rounded == value if exact else math.isfinite(rounded) and (rounded == 0) == (value == 0)

@@ -10,6 +10,8 @@ from din_layers._checks import message
 
 INTEGERS = frozenset(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
 
+_BOOLS = frozenset({bool, np.bool_})
+
 
 class IdLayer(keras.layers.Layer):
     """Maps every id of a dense, ragged or sparse tensor on its own.
@@ -91,13 +93,15 @@ class IdLayer(keras.layers.Layer):
             backend=keras.backend.backend(),
         )
 
-    def _to_tensor(self, inputs: Any) -> Any:
+    def _to_tensor(self, inputs: Any, name: str = "inputs") -> Any:
         import tensorflow as tf
 
         if tf.is_tensor(inputs):
             return inputs
         if inputs is None or isinstance(inputs, dict) or _holds_tensors(inputs):
-            raise TypeError(message("inputs", "must be one tensor", inputs=inputs))
+            raise TypeError(message(name, "must be one tensor", **{name: inputs}))
+        if is_pandas(inputs):
+            inputs = _without_missing(name, inputs)
         if isinstance(inputs, np.ndarray) and inputs.dtype == object:
             if inputs.size == 0:
                 return tf.zeros(inputs.shape, self.key_dtype)
@@ -106,13 +110,48 @@ class IdLayer(keras.layers.Layer):
         elif _is_empty(inputs):
             return tf.zeros(np.shape(inputs), self.key_dtype)
         try:
+            if isinstance(inputs, list | tuple):
+                _check_alike(inputs)
             return tf.convert_to_tensor(inputs)
         except ValueError as error:
             expected = (
                 "must be a tensor, an array or nested lists of one type and equal lengths "
                 "(`tf.ragged.constant` takes rows of different lengths)"
             )
-            raise ValueError(message("inputs", expected, inputs=inputs)) from error
+            raise ValueError(message(name, expected, **{name: inputs})) from error
+
+
+def is_pandas(x: Any) -> bool:
+    """Tell a pandas Series, array or DataFrame, without pandas."""
+    return hasattr(x, "isna") and hasattr(x, "__array__")
+
+
+def _without_missing(name: str, x: Any) -> Any:
+    """Return a NumPy array of pandas data; NumPy would make NaN, and floats, of what is missing."""
+    dtypes = np.ravel(x.dtypes if hasattr(x, "dtypes") else x.dtype)
+    nullable = any(not isinstance(dtype, np.dtype) for dtype in dtypes)
+    if nullable and np.any(x.isna()):
+        raise ValueError(message(name, "must have no missing value", **{name: x}))
+    return np.asarray(x)
+
+
+def _check_alike(inputs: Any) -> None:
+    """Refuse what TensorFlow takes: a string as a list of characters, bools as integers."""
+    types = _leaf_types(inputs)
+    if types & _BOOLS and types - _BOOLS:
+        raise ValueError("bools among others")
+
+
+def _leaf_types(items: Any) -> set[type]:
+    if isinstance(items, np.ndarray) and items.dtype != object:
+        return {items.dtype.type}
+    types = set(map(type, items))
+    nested = {kind for kind in types if issubclass(kind, list | tuple | np.ndarray)}
+    if not nested:
+        return types
+    if nested != types:
+        raise ValueError("values beside lists")
+    return set().union(*map(_leaf_types, items))
 
 
 def plain_string(name: str, value: str) -> str:

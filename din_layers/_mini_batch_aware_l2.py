@@ -8,15 +8,16 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from din_layers._backend import Tensor, is_ragged
+from din_layers._backend import Tensor, is_ragged, replica
 from din_layers._checks import check_integer, check_number, message
+from din_layers._numeric_layer import NumericLayer
 from din_layers._tensors import select, wide_dtype
 
 _LARGEST = float(np.finfo(np.float32).max)
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
-class MiniBatchAwareL2(keras.Layer):
+class MiniBatchAwareL2(NumericLayer):
     """Add the L2 penalty of the embedding rows that a batch uses, and pass their vectors on.
 
     Each distinct row w_j of the batch is penalised once, however often its id stands there, and the
@@ -45,13 +46,15 @@ class MiniBatchAwareL2(keras.Layer):
             is one.
 
     Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
-    penalty with it. The penalty is part of the loss in `evaluate`, too.
+    penalty with it. The penalty is part of the loss in `evaluate`, too. On several devices that
+    share a batch it is that of the whole batch, on each of them: Keras takes their mean.
 
     Output shape:
         `vectors`, masks included. The penalty is NaN if an id has no frequency.
 
     Raises:
         ValueError: An argument out of range, or shapes that do not belong together.
+            Ragged input where the backend is not TensorFlow.
         TypeError: An argument of a wrong type, ids that are not integers.
 
     Example:
@@ -87,11 +90,20 @@ class MiniBatchAwareL2(keras.Layer):
         # Not a weight: it follows from the data, not from training, and the config has it.
         self._rates = self.l2 / np.maximum(self.frequencies, 1)
 
+    def __call__(self, vectors: Any, ids: Any, **kwargs: Any) -> Any:  # type: ignore[override]
+        """Call the layer, see the class."""
+        # Its first argument has another name than that of other layers.
+        return super().__call__(vectors, ids, **kwargs)
+
     def build(self, *_: Any) -> None:
         """Nothing to build, whatever the structure of the inputs."""
 
     def call(self, vectors: Any, ids: Any) -> Any:
         self._check(vectors, ids)
+        if (several := replica()) is not None:
+            # The penalty is that of the whole batch; each replica sees a part.
+            expected = "must come to one replica: `tf.distribute` splits the batch"
+            raise ValueError(message("vectors", expected, replicas=several.num_replicas_in_sync))
         flat_ids = [_flat(x) for x in keras.tree.flatten(ids)]
         squares = [
             self._squares(_values(x), x_ids)

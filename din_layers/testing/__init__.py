@@ -21,6 +21,7 @@ except ImportError as error:
 from din_layers.testing._check_ids import IDS_INVARIANTS, check_ids
 from din_layers.testing._check_masking import check_masking
 from din_layers.testing._check_round_trip import RoundTripError, check_round_trip
+from din_layers.testing._gradients import gradients
 from din_layers.testing._invariants import DEFAULT_INVARIANTS, INVARIANTS, MaskingError
 from din_layers.testing._strategies import garbage, histories, masks, padded_sequences
 
@@ -34,6 +35,7 @@ __all__ = [
     "check_masking",
     "check_round_trip",
     "garbage",
+    "gradients",
     "histories",
     "masks",
     "padded_sequences",

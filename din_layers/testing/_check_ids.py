@@ -9,11 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from din_layers._checks import check_choice, check_integer, check_number, message
+from din_layers._checks import check_bool, check_choice, check_integer, check_number, message
 from din_layers.testing import _gradients
 from din_layers.testing._search import chosen, search
-from din_layers.testing._strategies import PADDINGS, Array, Draw, Sizes, ids, values
+from din_layers.testing._strategies import PADDINGS, Array, Draw, Sizes, ids, tenths, values
 from din_layers.testing._subject import (
+    EMPTY,
     Batch,
     Gradients,
     Subject,
@@ -31,8 +32,9 @@ IDS_INVARIANTS = (
 )
 
 
-# The row of an embedding is finite: what NaN does there says nothing about the model.
-_GARBAGE = (100.0, -1e4, 1e6)
+# The row of an embedding is finite, but for a multiplication by the mask any finite one is 0.
+_FINITE = (100.0, -1e4, 1e6)
+_GARBAGE = (*_FINITE, np.nan)
 
 
 def check_ids(
@@ -43,6 +45,8 @@ def check_ids(
     vocabulary: Mapping[str, int] | None = None,
     padding: str = "right",
     invariants: Sequence[str] | None = None,
+    empty: str = "finite",
+    training: bool = False,
     tolerance: float | None = None,
     max_examples: int = 20,
     seed: int = 0,
@@ -51,11 +55,12 @@ def check_ids(
 
     A position is invalid where the ids are 0, as `Embedding(mask_zero=True)` has it. All inputs of
     the history share one mask. For `padding_is_inert` the rows 0 of the embeddings of the history
-    are overwritten for the time of the check: a right model never lets them reach its output.
+    are overwritten for the time of the check, with NaN too: a right model never lets them reach its
+    output. Gradients are compared for finite rows only, as NaN passes into those of Keras's RNNs.
 
     Args:
-        model: A functional or sequential model, such as `keras.models.load_model` returns. It is
-            called with `training=False`. Its weights are left as they were.
+        model: A functional or sequential model, such as `keras.models.load_model` returns. Its
+            weights are left as they were.
         history: The names of the inputs with a time axis. By default those that feed an
             `Embedding(mask_zero=True)` and have more than one position, and those of the same
             number of positions.
@@ -66,6 +71,10 @@ def check_ids(
         invariants: The names to check, of `INVARIANTS` but `extreme_values` and
             `dtype_and_shape`. By default all of them but `permutation_invariance`, and but
             `padding_invariance` where a fixed number of positions leaves nothing to vary.
+        empty: As in `check_masking`.
+        training: How the model is called. With `True`, padding is found that enters the statistics
+            of a batch, as in `Dense(activation=Dice())`; `batch_independence`, which such
+            statistics break, is then checked only if it is named.
         tolerance: As in `check_masking`.
         max_examples: How many batches to draw for each invariant.
         seed: The same seed draws the same batches.
@@ -88,9 +97,19 @@ def check_ids(
     check_choice("padding", padding, PADDINGS)
     if tolerance is not None:
         check_number("tolerance", tolerance, 0.0, 1.0)
-    subject = ModelOnIds(model, history, output, vocabulary or {}, padding, tolerance)
-    for name in chosen(invariants, IDS_INVARIANTS[:-1], IDS_INVARIANTS, subject):
-        search(subject, name, max_examples, seed)
+    check_choice("empty", empty, EMPTY)
+    check_bool("training", training)
+    default = [x for x in IDS_INVARIANTS[:-1] if not (training and x == "batch_independence")]
+    subject = ModelOnIds(model, history, output, vocabulary or {}, padding, tolerance, empty)
+    before = model.get_weights()  # only now: a layer inside another may be built by its first call
+    try:
+        if training:
+            subject.training = True
+            subject.learn_output("model", tolerance)
+        for name in chosen(invariants, default, IDS_INVARIANTS, subject):
+            search(subject, name, max_examples, seed)
+    finally:
+        model.set_weights(before)  # training moves statistics
 
 
 @dataclass(frozen=True)
@@ -187,6 +206,7 @@ class ModelOnIds(Subject):
         vocabulary: Mapping[str, int],
         padding: str,
         tolerance: float | None,
+        empty: str = "finite",
     ) -> None:
         inputs = inputs_of(model)
         self.model = model
@@ -195,7 +215,9 @@ class ModelOnIds(Subject):
         self.vocabulary = {x.name: _vocabulary_of(x, vocabulary) for x in inputs}
         self.embeddings = list({id(e): e for x in self.history for e in x.embeddings}.values())
         self.padding = padding
-        self.garbage = _GARBAGE
+        self.garbage, self.gradient_garbage = _GARBAGE, _FINITE
+        self.empty = empty
+        self.training = False
         self.sizes = self._sizes()
         self.output = self._output_index(output)
         self.learn_output("model", tolerance)
@@ -219,10 +241,17 @@ class ModelOnIds(Subject):
             raise ValueError(message("output", f"must be one of {names}", output=output))
         return names.index(output)
 
-    def ones(self, shape: tuple[int, int]) -> Batch:
-        ones = {x.name: np.ones((*shape, *_known(x.shape[2:])), x.dtype) for x in self.history}
-        rows = {x.name: np.ones((shape[0], *_known(x.shape[1:])), x.dtype) for x in self.others}
-        return Batch(np.ones(shape, bool), ones, rows)
+    def typical(self, shape: tuple[int, int]) -> Batch:
+        def values_of(x: ModelInput, shape: tuple[int, ...]) -> Array:
+            if x.dtype.startswith("float"):
+                return tenths(shape, seed=1).astype(x.dtype)
+            return np.random.default_rng(1).integers(1, self.vocabulary[x.name], shape, x.dtype)
+
+        return Batch(
+            np.ones(shape, bool),
+            {x.name: values_of(x, (*shape, *_known(x.shape[2:]))) for x in self.history},
+            {x.name: values_of(x, (shape[0], *_known(x.shape[1:]))) for x in self.others},
+        )
 
     def draw(self, draw: Draw, mask: Array) -> Batch:
         def drawn(x: ModelInput, shape: tuple[int, ...]) -> Array:
@@ -248,7 +277,7 @@ class ModelOnIds(Subject):
         sequential = isinstance(self.model, keras.Sequential)
         structure = self.model.inputs[0] if sequential else self.model.input
         inputs = keras.tree.map_structure(lambda x: ops.convert_to_tensor(given[x.name]), structure)
-        return keras.tree.flatten(self.model(inputs, training=False))[self.output]
+        return keras.tree.flatten(self.model(inputs, training=self.training))[self.output]
 
     def differentiate(self, batch: Batch) -> Gradients:
         floats = [x.name for x in self.history if x.dtype.startswith("float")]
@@ -285,15 +314,21 @@ class ModelOnIds(Subject):
 
     def largest(self, batch: Batch) -> float:
         tables = [embedding.get_weights()[0] for embedding in self.embeddings]
-        return max(
-            float(np.max(np.abs(x), initial=0.0)) for x in (*tables, *batch.per_row.values())
-        )
+        # What goes into an embedding has no size.
+        numbers = [batch.per_row[x.name] for x in self.others if not x.embeddings]
+        sizes = (float(np.max(np.abs(x), initial=0.0)) for x in (*tables, *numbers))
+        return max(sizes, default=0.0)
 
-    def snippet(self, batch: Batch) -> str:
+    def snippet(self, batch: Batch, gradient: bool = False) -> str:
         inputs = [f"    {name!r}: {as_code(x)}," for name, x in self._arrays(batch).items()]
         names = ", ".join(repr(embedding.name) for embedding in self.embeddings)
         rows = [f"# with row 0 of {names} set to {batch.padding}"] if batch.padding else []
-        return "\n".join([*rows, "inputs = {", *inputs, "}", "print(model.predict(inputs))"])
+        taken = f"model(inputs, training={self.training})"
+        if gradient:
+            valid = f", valid={as_code(batch.mask)}" if self.keeps_time else ""
+            call = f"lambda inputs: model(inputs, training={self.training})"
+            taken = f"testing.gradients({call}, inputs{valid})"
+        return "\n".join([*rows, "inputs = {", *inputs, "}", f"print({taken})"])
 
 
 def _known(shape: tuple[int | None, ...]) -> tuple[int, ...]:

@@ -11,8 +11,18 @@ from din_layers._checks import check_choice, check_integer, check_number, messag
 from din_layers.testing import _gradients
 from din_layers.testing._invariants import DEFAULT_INVARIANTS, INVARIANTS, MaskingError
 from din_layers.testing._search import chosen, search
-from din_layers.testing._strategies import GARBAGE, PADDINGS, Array, Draw, Sizes, draw_mask, values
+from din_layers.testing._strategies import (
+    GARBAGE,
+    PADDINGS,
+    Array,
+    Draw,
+    Sizes,
+    draw_mask,
+    tenths,
+    values,
+)
 from din_layers.testing._subject import (
+    EMPTY,
     Batch,
     Gradients,
     Subject,
@@ -33,6 +43,7 @@ def check_masking(
     max_time: int = 6,
     padding: str = "any",
     invariants: Sequence[str] | None = None,
+    empty: str = "finite",
     tolerance: float | None = None,
     max_examples: int = 20,
     seed: int = 0,
@@ -48,22 +59,27 @@ def check_masking(
         min_batch: The smallest number of rows; with `max_batch`, for functions of one batch size.
         max_batch: The largest number of rows.
         min_time: The smallest number of positions; equal to `max_time` for functions of one.
-        max_time: The largest number of positions; two more come where padding is added.
+        max_time: The largest number of positions; two more come where padding is added. On JAX,
+            which compiles for each shape, only the smallest and largest sizes are drawn.
         padding: Where invalid positions may stand: `"any"`, holes among them, `"right"` or
             `"left"`, for layers that do not promise more.
         invariants: The names to check, of `INVARIANTS`. By default `DEFAULT_INVARIANTS`, all but
             `permutation_invariance` (the order may matter) and `dtype_and_shape` (which calls
             `apply` with `keras.KerasTensor`s too), and not `padding_invariance` where one number
             of positions and one-sided padding leave nothing to vary.
-        tolerance: The largest difference between outputs that should be equal, relative to the
-            largest output, or None: 2e-5 for float32, by the dtype of the output.
+        empty: What `empty_history` asks of the output of a row without events: `"finite"`, numbers
+            that neither the padding nor a sentinel such as -1e9 decides, or `"zeros"`.
+        tolerance: The largest difference between outputs, or gradients, that should be equal,
+            relative to the largest one there or in a typical batch, or None: 2e-5 for float32, by
+            the dtype of the output.
         max_examples: How many batches to draw for each invariant.
         seed: The same seed draws the same batches.
 
     Raises:
         MaskingError: An invariant does not hold. The text names it and shows the smallest batch
             found, the outputs, and code that reproduces them.
-        TypeError: `apply` is not callable or does not return one tensor.
+        TypeError: `apply` is not callable, does not return one tensor, or its output has no
+            gradient with respect to `sequence`.
         ValueError: `apply` returns another batch size, or another output for the same input, or
             an argument is out of range.
 
@@ -81,9 +97,10 @@ def check_masking(
     check_choice("padding", padding, PADDINGS)
     if tolerance is not None:
         check_number("tolerance", tolerance, 0.0, 1.0)
+    check_choice("empty", empty, EMPTY)
     sizes = Sizes(min_batch, max_batch, min_time, max_time)
     check_integer("dim", dim, minimum=1)
-    subject = _Function(apply, dim, sizes, padding, tolerance)
+    subject = _Function(apply, dim, sizes, padding, empty, tolerance)
     for name in chosen(invariants, DEFAULT_INVARIANTS, INVARIANTS, subject):
         search(subject, name, max_examples, seed)
 
@@ -92,7 +109,7 @@ class _Function(Subject):
     """A function of a sequence and its mask."""
 
     def __init__(
-        self, apply: Any, dim: int, sizes: Sizes, padding: str, tolerance: float | None
+        self, apply: Any, dim: int, sizes: Sizes, padding: str, empty: str, tolerance: float | None
     ) -> None:
         if not callable(apply):
             expected = "must be callable as `apply(sequence, mask)`"
@@ -101,11 +118,15 @@ class _Function(Subject):
         self.dim = dim
         self.sizes = sizes
         self.padding = padding
-        self.garbage = GARBAGE
-        self.learn_output("apply", tolerance)
+        self.garbage = self.gradient_garbage = GARBAGE
+        self.empty = empty
+        typical = self.learn_output("apply", tolerance)
+        if not typical.aligned["sequence"].any():
+            expected = "must return a tensor with a gradient with respect to `sequence`"
+            raise TypeError(message("apply", expected, gradient=0.0))
 
-    def ones(self, shape: tuple[int, int]) -> Batch:
-        return Batch(np.ones(shape, bool), {"sequence": np.ones((*shape, self.dim), "float32")})
+    def typical(self, shape: tuple[int, int]) -> Batch:
+        return Batch(np.ones(shape, bool), {"sequence": tenths((*shape, self.dim), seed=1)})
 
     def call(self, batch: Batch) -> Tensor:
         sequence = ops.convert_to_tensor(batch.filled("sequence"))
@@ -144,11 +165,13 @@ class _Function(Subject):
         if mismatch := symbolic_mismatch(spec, output):
             raise MaskingError("dtype_and_shape", f"{mismatch}\n\n{self.snippet(batch)}")
 
-    def snippet(self, batch: Batch) -> str:
+    def snippet(self, batch: Batch, gradient: bool = False) -> str:
+        arguments = "sequence, mask, valid=mask" if self.keeps_time else "sequence, mask"
+        taken = f"testing.gradients(apply, {arguments})" if gradient else "apply(sequence, mask)"
         return "\n".join(
             [
                 f"sequence = {as_code(batch.filled('sequence'))}",
                 f"mask = {as_code(batch.mask)}",
-                "print(apply(sequence, mask))",
+                f"print({taken})",
             ]
         )

@@ -36,6 +36,40 @@ def differentiate(
     return by_backend[keras.backend.backend()](function, inputs, valid, variables)
 
 
+def gradients(
+    function: Function, *inputs: Any, valid: Array | None = None
+) -> tuple[list[Array], list[Array]]:
+    """Return the gradients that `check_masking` and `check_ids` look at.
+
+    They are those of a sum of the outputs with another weight for each channel, and come in two
+    lists: of each floating-point array among the inputs, and of each trainable variable that the
+    function reads.
+
+    Args:
+        function: Called with the inputs, as tensors.
+        *inputs: Arrays, or structures of arrays; the first axis of the first one is the batch.
+        valid: Which outputs count: boolean, of their leading axes. By default all do.
+
+    Example:
+        >>> pool = din_layers.SequencePoolingLayer("mean")
+        >>> sequence, mask = np.ones((1, 2, 1), "float32"), np.array([[True, False]])
+        >>> of_inputs, of_weights = testing.gradients(lambda s, m: pool(s, mask=m), sequence, mask)
+        >>> of_inputs[0].tolist()
+        [[[1.0], [0.0]]]
+    """
+    flat = [np.asarray(x) for x in keras.tree.flatten(inputs)]
+    floats = [place for place, x in enumerate(flat) if np.issubdtype(x.dtype, np.floating)]
+
+    def called(*tensors: Tensor) -> Tensor:
+        given = {**dict(enumerate(flat)), **dict(zip(floats, tensors, strict=True))}
+        values = [ops.convert_to_tensor(given[place]) for place in range(len(flat))]
+        return function(*keras.tree.pack_sequence_as(inputs, values))
+
+    counted = np.ones(len(flat[0]), bool) if valid is None else np.asarray(valid)
+    _, of_inputs, of_variables = differentiate(called, [flat[i] for i in floats], counted)
+    return of_inputs, of_variables
+
+
 def _loss(output: Tensor, valid: Array) -> Tensor:
     shape = tuple(output.shape)
     channel_axes = shape[valid.ndim :]

@@ -42,13 +42,14 @@ def padding_invariance(subject: Subject, draw: Draw) -> None:
         "padding the same events otherwise changes the output",
         subject.counted(batch, one.output),
         subject.counted(other, two.output),
+        "output",
     )
     what = "padding the same events otherwise changes the gradient of the {}"
     for name in one.aligned:
         pair = one.aligned[name][batch.mask], two.aligned[name][other.mask]
-        fail.unless_close(what.format(f"valid positions of `{name}`"), *pair)
+        fail.unless_close(what.format(f"valid positions of `{name}`"), *pair, "inputs")
     for pair in zip(one.weights, two.weights, strict=True):
-        fail.unless_close(what.format("weights"), *pair)
+        fail.unless_close(what.format("weights"), *pair, "weights")
 
 
 def padding_is_inert(subject: Subject, draw: Draw) -> None:
@@ -62,22 +63,25 @@ def padding_is_inert(subject: Subject, draw: Draw) -> None:
         subject.counted(batch, clean.output),
         subject.counted(batch, dirty.output),
     )
+    if spoilt.padding not in subject.gradient_garbage:
+        return
     what = f"with {spoilt.padding} at invalid positions, the gradient of "
     for name, gradient in dirty.aligned.items():
         at_padding = gradient[~batch.mask]
         fail.unless_equal(f"{what}the padding is not 0", np.zeros_like(at_padding), at_padding)
         pair = clean.aligned[name][batch.mask], gradient[batch.mask]
-        fail.unless_close(f"{what}the valid positions changes", *pair)
+        fail.unless_close(f"{what}the valid positions changes", *pair, "inputs")
     if dirty.padding is not None:
         none = np.zeros_like(dirty.padding)
         fail.unless_equal(f"{what}the padding's embedding is not 0", none, dirty.padding)
     for pair in zip(clean.weights, dirty.weights, strict=True):
-        fail.unless_close(f"{what}the weights changes", *pair)
+        fail.unless_close(f"{what}the weights changes", *pair, "weights")
 
 
 def finite_gradients(subject: Subject, draw: Draw) -> None:
     """All gradients are finite, whatever stands at invalid positions, in empty rows too."""
-    batch = replace(_draw(subject, draw), padding=draw(st.sampled_from([0.0, *subject.garbage])))
+    padding = draw(st.sampled_from([0.0, *subject.gradient_garbage]))
+    batch = replace(_draw(subject, draw), padding=padding)
     gradients = subject.differentiate(batch)
     fail = _Failure("finite_gradients", subject, batch)
     for name, gradient in gradients.aligned.items():
@@ -87,7 +91,10 @@ def finite_gradients(subject: Subject, draw: Draw) -> None:
 
 
 def empty_history(subject: Subject, draw: Draw) -> None:
-    """A row without events gives finite numbers that neither padding nor sentinels decide."""
+    """A row without events gives finite numbers that neither padding nor sentinels decide.
+
+    With `empty="zeros"` it gives zeros.
+    """
     batch = _draw(subject, draw)
     empty = draw(st.integers(0, len(batch.mask) - 1))
     mask = batch.mask.copy()
@@ -97,6 +104,9 @@ def empty_history(subject: Subject, draw: Draw) -> None:
     result = subject.differentiate(batch)
     fail = _Failure("empty_history", subject, batch)
     fail.unless_finite("the output of an empty row is not finite", result.output[empty])
+    if subject.empty == "zeros":
+        zeros = np.zeros_like(result.output[empty])
+        fail.unless_equal("the output of an empty row is not 0", zeros, result.output[empty])
     for gradient in [*result.aligned.values(), *result.weights]:
         fail.unless_finite("a gradient is not finite when a row is empty", gradient)
     bound = SENTINEL_RATIO * max(1.0, subject.largest(batch))
@@ -129,6 +139,7 @@ def batch_independence(subject: Subject, draw: Draw) -> None:
         f"row {row} depends on the other rows",
         subject.counted(alone.take([0]), subject.run(alone)[[0]]),
         subject.counted(batch.take([row]), together),
+        "output",
     )
 
 
@@ -152,6 +163,7 @@ def extreme_values(subject: Subject, draw: Draw) -> None:
         "padding the same large events otherwise changes the output",
         subject.counted(batch, output),
         subject.counted(other, moved),
+        "output",
     )
 
 
@@ -169,6 +181,7 @@ def permutation_invariance(subject: Subject, draw: Draw) -> None:
         "another order of the positions changes the output",
         subject.counted(other, before),
         subject.counted(other, after),
+        "output",
     )
 
 
@@ -219,9 +232,9 @@ class _Failure:
     batch: Batch
     other: Batch | None = None
 
-    def unless_close(self, what: str, expected: Array, actual: Array) -> None:
+    def unless_close(self, what: str, expected: Array, actual: Array, scale: str) -> None:
         if expected.shape == actual.shape:
-            allowed = self.subject.tolerance_of(expected)
+            allowed = self.subject.tolerance_of(expected, scale)
             # NaN on both sides is no change: that it is wrong, other invariants say.
             if np.allclose(expected, actual, rtol=0.0, atol=allowed, equal_nan=True):
                 return
@@ -245,13 +258,14 @@ class _Failure:
             parts.append(_shown(name, self.batch.filled(name)))
         if self.other is not None and self.other.mask.tolist() != self.batch.mask.tolist():
             parts.append(_shown("other mask", self.other.mask))
-        of = " gradient" if "gradient" in what else ""
+        gradient = "gradient" in what
+        of = " gradient" if gradient else ""
         if expected is not None:
             parts.append(_shown(f"expected{of}", expected))
         parts.append(_shown(f"actual{of}", actual))
-        snippets = [self.subject.snippet(b) for b in (self.batch, self.other) if b is not None]
-        how = "Reproduce with (and take the gradient)" if of else "Reproduce with"
-        parts.append(f"{how}\n\n" + "\n\n".join(snippets))
+        batches = [batch for batch in (self.batch, self.other) if batch is not None]
+        snippets = [self.subject.snippet(batch, gradient) for batch in batches]
+        parts.append("Reproduce with\n\n" + "\n\n".join(snippets))
         raise MaskingError(self.invariant, "\n\n".join(parts))
 
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import keras
 import numpy as np
 from hypothesis import strategies as st
 
@@ -45,6 +46,30 @@ class Sizes:
                 received = {low: getattr(self, low), high: getattr(self, high)}
                 raise ValueError(message(low, f"must be at most `{high}`", **received))
 
+    @property
+    def batches(self) -> list[int]:
+        """The numbers of rows to draw from."""
+        return _few(self.min_batch, self.max_batch)
+
+    @property
+    def times(self) -> list[int]:
+        """The numbers of positions to draw from."""
+        return _few(self.min_time, self.max_time)
+
+    @property
+    def padded_times(self) -> list[int]:
+        """The numbers of positions to draw from for events that are padded otherwise."""
+        # A time axis that may vary may also be longer than any that a batch is drawn with.
+        more = 2 * (self.min_time < self.max_time and keras.backend.backend() != "jax")
+        return [*self.times, *range(self.max_time + 1, self.max_time + more + 1)]
+
+
+def _few(low: int, high: int) -> list[int]:
+    """Return all sizes of an axis, or the ends: JAX compiles every operation for each shape."""
+    if keras.backend.backend() != "jax":
+        return list(range(low, high + 1))
+    return sorted({low, max(low, 1), high})
+
 
 def masks(
     *,
@@ -74,13 +99,25 @@ def masks(
         >>> test()
     """
     check_choice("padding", padding, PADDINGS)
-    return draw_mask(Sizes(min_batch, max_batch, min_time, max_time), padding)
+    return _any_mask(Sizes(min_batch, max_batch, min_time, max_time), padding)
+
+
+def _any_mask(sizes: Sizes, padding: str) -> st.SearchStrategy[Array]:
+    """Draw a mask of any of the sizes."""
+    batch = st.integers(sizes.min_batch, sizes.max_batch)
+    return _mask(batch, st.integers(sizes.min_time, sizes.max_time), padding)
+
+
+def draw_mask(sizes: Sizes, padding: str) -> st.SearchStrategy[Array]:
+    """Draw a mask for a check, of few sizes where every other one costs time."""
+    return _mask(st.sampled_from(sizes.batches), st.sampled_from(sizes.times), padding)
 
 
 @st.composite
-def draw_mask(draw: Draw, sizes: Sizes, padding: str) -> Array:
-    batch = draw(st.integers(sizes.min_batch, sizes.max_batch))
-    time = draw(st.integers(sizes.min_time, sizes.max_time))
+def _mask(
+    draw: Draw, batches: st.SearchStrategy[int], times: st.SearchStrategy[int], padding: str
+) -> Array:
+    batch, time = draw(batches), draw(times)
     return np.array([draw(_rows(time, padding)) for _ in range(batch)], bool).reshape(batch, time)
 
 
@@ -101,9 +138,7 @@ def _rows(draw: Draw, time: int, padding: str) -> Array:
 def placements(draw: Draw, counts: Array, sizes: Sizes, padding: str) -> Array:
     """Draw another mask with `counts`, (batch,), valid positions in its rows."""
     most = int(counts.max(initial=0))
-    # A time axis that may vary may also be longer than any that a batch is drawn with.
-    longest = sizes.max_time + 2 * (sizes.min_time < sizes.max_time)
-    time = draw(st.integers(max(most, sizes.min_time), longest))
+    time = draw(st.sampled_from([time for time in sizes.padded_times if time >= most]))
     positions = np.arange(time)
     rows = []
     for count in counts:
@@ -127,6 +162,10 @@ def values(draw: Draw, shape: tuple[int, ...], low: int = -40, high: int = 40) -
     if seed == 0:
         counting = np.arange(np.prod(shape)) % max(high // 10, 1) + 1
         return counting.reshape(shape).astype("float32")
+    return tenths(shape, seed, low, high)
+
+
+def tenths(shape: tuple[int, ...], seed: int, low: int = -40, high: int = 40) -> Array:
     return (np.random.default_rng(seed).integers(low, high + 1, shape) / 10).astype("float32")
 
 
@@ -172,7 +211,7 @@ def padded_sequences(
     """
     check_integer("dim", dim, minimum=1)
     check_choice("padding", padding, PADDINGS)
-    mask = draw(draw_mask(Sizes(min_batch, max_batch, min_time, max_time), padding))
+    mask = draw(_any_mask(Sizes(min_batch, max_batch, min_time, max_time), padding))
     sequence = draw(values((*mask.shape, dim)))
     return np.where(mask[..., None], sequence, np.float32(0)), mask
 
@@ -208,7 +247,7 @@ def histories(
     """
     check_integer("vocabulary", vocabulary, minimum=2)
     check_choice("padding", padding, PADDINGS)
-    mask = draw(draw_mask(Sizes(min_batch, max_batch, min_time, max_time), padding))
+    mask = draw(_any_mask(Sizes(min_batch, max_batch, min_time, max_time), padding))
     return np.where(mask, draw(ids(mask.shape, vocabulary)), np.int32(0))
 
 

@@ -1,7 +1,7 @@
 """What is checked, and what it is checked on."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,6 +17,10 @@ Tensor = Any
 # What the order of sums may change, relative to the largest number in the output: some units in
 # the last place of each dtype, after a few layers.
 TOLERANCES = {"float64": 1e-9, "float32": 2e-5, "float16": 3e-2, "bfloat16": 2e-1}
+
+
+#: What the output of a row without events may be.
+EMPTY = ("finite", "zeros")
 
 
 @dataclass(frozen=True)
@@ -86,17 +90,24 @@ class Subject(abc.ABC):
         sizes: How many rows and positions it takes.
         padding: Where invalid positions may stand.
         garbage: What may stand there that must not matter.
+        gradient_garbage: What may stand there that must not matter to gradients either.
+        empty: What the output of an empty row is: `"finite"` or `"zeros"`.
         keeps_time: Whether the second axis of its output is time.
         output_dtype: The dtype of its output.
         tolerance: The largest relative difference that counts as none.
+        scales: How large the output, the gradients of inputs and those of weights are for the
+            batch `typical`: what rounds to less than the tolerance of that is no difference.
     """
 
     sizes: Sizes
     padding: str
     garbage: Sequence[float]
+    gradient_garbage: Sequence[float]
+    empty: str
     keeps_time: bool
     output_dtype: str
     tolerance: float
+    scales: dict[str, float]
 
     @property
     def can_move_padding(self) -> bool:
@@ -108,8 +119,8 @@ class Subject(abc.ABC):
         """Draw what stands at the valid positions of a mask, and the inputs beside it."""
 
     @abc.abstractmethod
-    def ones(self, shape: tuple[int, int]) -> Batch:
-        """Return a batch of ones of a shape (batch, time), without padding."""
+    def typical(self, shape: tuple[int, int]) -> Batch:
+        """Return a batch of a shape (batch, time), without padding, the same one always."""
 
     @abc.abstractmethod
     def call(self, batch: Batch) -> Tensor:
@@ -128,18 +139,21 @@ class Subject(abc.ABC):
         """Return the largest magnitude of what is valid in a batch."""
 
     @abc.abstractmethod
-    def snippet(self, batch: Batch) -> str:
-        """Return code that runs the subject on a batch."""
+    def snippet(self, batch: Batch, gradient: bool = False) -> str:
+        """Return code that prints the output or the gradients of the subject for a batch."""
 
     def check_spec(self, draw: Draw) -> None:
         """Compare a symbolic call with a real one."""
         raise ValueError("`dtype_and_shape` needs a function that takes symbolic tensors.")
 
-    def learn_output(self, name: str, tolerance: float | None) -> None:
-        """Call what is checked, `name` in messages, on two sizes to learn what it returns."""
+    def learn_output(self, name: str, tolerance: float | None) -> Gradients:
+        """Call what is checked, `name` in messages, on two sizes to learn what it returns.
+
+        The gradients of the larger one are returned.
+        """
         shapes = []
-        for time in {max(self.sizes.max_time - 1, self.sizes.min_time), self.sizes.max_time}:
-            batch = self.ones((self.sizes.max_batch, time))
+        for time in self.sizes.times[-2:]:
+            batch = self.typical((self.sizes.max_batch, time))
             output = _checked_output(name, self.call(batch), batch)
             _check_same(name, output, self.call(batch))
             shapes.append((time, tuple(output.shape)))
@@ -148,6 +162,20 @@ class Subject(abc.ABC):
         if len(shapes) == 1:  # of one size: a vector of as many numbers is no time axis
             self.keeps_time &= len(shapes[0][1]) > 2
         self.tolerance = TOLERANCES[self.output_dtype] if tolerance is None else tolerance
+        try:
+            typical = self.differentiate(batch)
+        except Exception as error:  # of whatever kind the backend's is
+            raise TypeError(message(name, "must have gradients", error=str(error))) from error
+        # What gradients are sums of: where these cancel, as those of a softmax do, they round to
+        # something all the same.
+        of_output = _largest([typical.output])
+        terms = of_output / (self.largest(batch) or 1.0)
+        self.scales = {
+            "output": of_output,
+            "inputs": max(terms, _largest(typical.aligned.values(), least=0.0)),
+            "weights": max(terms, _largest(typical.weights, least=0.0)),
+        }
+        return typical
 
     def counted_outputs(self, batch: Batch) -> Array:
         """Return which outputs of a batch stand for events, of their leading axes."""
@@ -157,9 +185,15 @@ class Subject(abc.ABC):
         """Return the outputs that stand for events: those of valid positions, or all of them."""
         return output[self.counted_outputs(batch)]
 
-    def tolerance_of(self, x: Array) -> float:
-        """Return the largest difference from `x` that counts as none."""
-        return self.tolerance * float(np.max(np.abs(x[np.isfinite(x)]), initial=1.0))
+    def tolerance_of(self, x: Array, scale: str) -> float:
+        """Return the largest difference from `x`, which is of one of `scales`, that is none."""
+        return self.tolerance * max(self.scales[scale], _largest([x], least=0.0))
+
+
+def _largest(arrays: Iterable[Array], least: float = 1.0) -> float:
+    """Return the largest finite magnitude, `least` where all is 0."""
+    magnitudes = (float(np.max(np.abs(x[np.isfinite(x)]), initial=0.0)) for x in arrays)
+    return max(magnitudes, default=least) or least
 
 
 def as_code(x: Array) -> str:

@@ -6,6 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from backend import BACKEND
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -147,6 +148,29 @@ def test_the_report_has_a_small_batch_both_outputs_and_code_that_shows_it():
     assert not np.isfinite(spoilt).all()
 
 
+def test_the_report_shows_the_gradient_and_code_that_shows_it_again():
+    with pytest.raises(MaskingError) as caught:
+        check_masking(late_where, invariants=["padding_is_inert"])
+    text = str(caught.value)
+    assert "actual gradient = [[nan]," in text
+    names = {"np": np, "testing": testing, "apply": late_where}
+    names["print"] = (printed := []).append
+    exec(text.split("Reproduce with")[1], names)
+    (clean, _), (spoilt, _) = (of_weights for _, of_weights in printed)
+    assert np.isfinite(clean).all()
+    assert np.isnan(spoilt).all()
+
+
+def test_gradients_are_taken_where_outputs_count():
+    sequence, mask = np.ones((1, 2, 1), "float32"), np.array([[True, False]])
+    for valid, expected in ((None, [2, 4]), (mask, [2, 0])):
+        (of_inputs,), of_weights = testing.gradients(
+            lambda inputs: inputs["x"] * 2.0, {"ids": mask, "x": sequence}, valid=valid
+        )
+        assert of_inputs.ravel().tolist() == expected
+        assert not of_weights
+
+
 def test_the_same_seed_finds_the_same_batch():
     texts = set()
     for _ in range(2):
@@ -154,6 +178,77 @@ def test_the_same_seed_finds_the_same_batch():
             check_masking(mean_over_time, seed=3)
         texts.add(str(caught.value))
     assert len(texts) == 1
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
+def test_a_thousandth_too_much_is_found_however_small_the_outputs(scale):
+    def right(sequence, mask):
+        return right_sum(sequence, mask) * scale
+
+    def wrong(sequence, mask):  # by a thousandth for each position, padding too
+        return right(sequence, mask) * (1 + 0.001 * ops.shape(sequence)[1])
+
+    check_masking(right)
+    with pytest.raises(MaskingError, match="padding_invariance"):
+        check_masking(wrong, invariants=["padding_invariance"])
+    with pytest.raises(MaskingError, match=r"padding_invariance: .* gradient"):
+        # The output is right, its gradient is not.
+        check_masking(
+            lambda s, m: wrong(s, m) + ops.stop_gradient(right(s, m) - wrong(s, m)),
+            invariants=["padding_invariance"],
+        )
+
+
+def test_what_cancels_is_no_difference():
+    """The gradients of these scores are sums that are 0 but for rounding."""
+    scores = keras.layers.Dense(1)
+    scores.build((None, DIM))
+
+    def apply(sequence, mask):
+        clean = right_zeros(sequence, mask)
+        exp = ops.where(column(mask), ops.exp(scores(clean)), 0.0)
+        shares = exp / ops.maximum(ops.sum(exp, axis=1, keepdims=True), 1e-9)
+        return ops.sum(shares, axis=1) + ops.sum(clean, axis=1)  # the shares sum up to 1
+
+    check_masking(apply, invariants=["padding_invariance", "padding_is_inert"])
+
+
+def one_where_empty(sequence, mask):
+    return ops.where(ops.any(column(mask), axis=1), right_sum(sequence, mask), 1.0)
+
+
+def test_an_empty_history_is_finite_or_zeros_as_asked():
+    check_masking(one_where_empty, invariants=["empty_history"])
+    check_masking(right_sum, invariants=["empty_history"], empty="zeros")
+    check_masking(right_zeros, invariants=["empty_history"], empty="zeros")
+    with pytest.raises(MaskingError, match="empty_history: the output of an empty row is not 0"):
+        check_masking(one_where_empty, invariants=["empty_history"], empty="zeros")
+
+
+def through_numpy(sequence, mask):
+    return ops.convert_to_tensor(ops.convert_to_numpy(right_sum(sequence, mask)))
+
+
+def stopped(sequence, mask):
+    return ops.stop_gradient(right_sum(sequence, mask))
+
+
+@pytest.mark.parametrize("apply", [through_numpy, stopped])
+def test_a_function_without_gradients_is_refused(apply):
+    with pytest.raises(TypeError, match=r"`apply` must (have|return a tensor with a) gradient"):
+        check_masking(apply)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="which compiles every operation for each shape")
+def test_on_jax_few_shapes_are_drawn():
+    shapes = set()
+
+    def apply(sequence, mask):
+        shapes.add(tuple(sequence.shape))
+        return right_sum(sequence, mask)
+
+    check_masking(apply)
+    assert len(shapes) == 4
 
 
 def test_an_output_with_a_time_axis_is_compared_at_valid_positions():
@@ -210,6 +305,7 @@ def test_bad_functions(apply, error, text):
         ({"max_examples": 0}, ValueError, "`max_examples` must be at least 1"),
         ({"seed": -1}, ValueError, "`seed` must be at least 0"),
         ({"tolerance": -1.0}, ValueError, "`tolerance` must lie between"),
+        ({"empty": 0}, ValueError, "`empty` must be one of 'finite', 'zeros'"),
     ],
 )
 def test_bad_options(options, error, text):
@@ -274,6 +370,48 @@ def test_where_padding_has_one_place_only_nothing_is_claimed():
         check_ids(model, invariants=["padding_invariance"])
 
 
+class Multiplied(keras.Layer):
+    """Multiplies by the mask: padding must be finite."""
+
+    supports_masking = True
+
+    def call(self, keys, mask=None):
+        return ops.sum(keys * as_floats(mask), axis=1, keepdims=True)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+def test_a_multiplication_by_the_mask_is_found():
+    with pytest.raises(MaskingError, match="padding_is_inert: nan at invalid positions changes"):
+        check_ids(model_of_ids(pool=Multiplied()))
+
+
+def test_a_dice_inside_a_dense_counts_padding_in_training():
+    """The mask does not reach an activation; a Dice behind the Dense gets it."""
+
+    def model(*layers):
+        def pool(keys):
+            for layer in layers:
+                keys = layer(keys)
+            return din_layers.SequencePoolingLayer("mean")(keys)
+
+        return model_of_ids(pool=pool)
+
+    inside = model(keras.layers.Dense(DIM, activation=din_layers.Dice()))
+    behind = model(keras.layers.Dense(DIM), din_layers.Dice())
+    for each in (inside, behind):
+        check_ids(each, max_examples=5)  # with moving statistics no batch counts
+    before = [inside.get_weights(), behind.get_weights()]
+    for invariant in ("padding_invariance", "padding_is_inert"):
+        with pytest.raises(MaskingError, match=f"{invariant}: "):
+            check_ids(inside, training=True, invariants=[invariant])
+    check_ids(behind, training=True)
+    for each, weights in zip((inside, behind), before, strict=True):
+        for weight, kept in zip(each.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(weight, kept)
+
+
 def last_state(keys):
     states = keras.layers.GRU(DIM, return_sequences=True)(keys)
     return din_layers.SequencePoolingLayer("max")(states)
@@ -326,6 +464,8 @@ def test_weights_beside_the_ids_are_part_of_the_history():
         (model_of_ids, {"output": "x"}, ValueError, r"`output` must be one of \['click'\]"),
         (model_of_ids, {"invariants": ["extreme_values"]}, ValueError, "`invariants` must be"),
         (model_of_ids, {"vocabulary": {"history": 1}}, ValueError, "must be at least 2"),
+        (model_of_ids, {"empty": "zero"}, ValueError, "`empty` must be one of"),
+        (model_of_ids, {"training": 1}, TypeError, "`training` must be a bool"),
     ],
 )
 def test_bad_models(model, options, error, text):

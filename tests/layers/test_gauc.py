@@ -126,12 +126,12 @@ def model_and_data():
     )
     label, user, _ = drawn_log(60, 5)
     x = np.random.default_rng(1).normal(size=(60, 3))
-    y = {"click": label[:, None], "by_user": np.stack([label, user], axis=1)}
+    y = {"click": label[:, None], "by_user": din_layers.GAUC.targets(label, user)}
     return model, x, y
 
 
 def expected_of(model, x, y):
-    return oracle(*y["by_user"].T, model.predict(x, verbose=0)["by_user"][:, 0])
+    return oracle(*y["by_user"][:, :2].T, model.predict(x, verbose=0)["by_user"][:, 0])
 
 
 def test_under_fit_it_is_that_of_all_samples_of_the_epoch():
@@ -192,9 +192,9 @@ def test_bad_arguments(capacity, error, text):
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "weight", "text"),
     [
-        ((4,), (4,), None, "`y_true` must have shape (batch, 2): label and user id. Received: "),
+        ((4,), (4,), None, "or have shape (batch, 2): label and user. Received: y_true.shape=(4,)"),
         ((4, 1), (4, 1), None, "y_true.shape=(4, 1), y_pred.shape=(4, 1)"),
-        ((4, 3), (4, 1), None, "`y_true` must have shape (batch, 2)"),
+        ((4, 4), (4, 1), None, "`y_true` must be `GAUC.targets(label, user)`, or have shape"),
         ((4, 2), (4, 2), None, "`y_pred` must have shape (batch,) or (batch, 1)"),
         ((4, 2), (4, 1, 1), None, "`y_pred` must have shape"),
         ((4, 2), (3, 1), None, "`y_pred` must have the `batch` of `y_true`"),
@@ -223,13 +223,12 @@ def test_a_batch_may_be_of_unknown_size_on_one_side():
     assert float(metric.result()) == 1
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [[5, 1], [2, 5], [-1, 5], [0.5, 5], [np.nan, 5], [1, 5.5], [1, 2.0**40], [1, np.nan]],
-    ids=str,
-)
+WRONG = [[5, 1], [2, 5], [-1, 5], [0.5, 5], [np.nan, 5], [1, 5.5], [1, 2.0**53], [1, np.nan]]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=str)
 def test_what_is_no_label_or_no_user_gives_no_plausible_result(wrong):
-    """Swapped columns, ratings, ids that int32 would cut off."""
+    """Swapped columns, ratings, ids that floats round."""
     metric = din_layers.GAUC(9)
     right = [[1, 5], [0, 5]]
     metric.update_state(np.float64(right), np.array([0.5, 0.2]))
@@ -241,8 +240,172 @@ def test_what_is_no_label_or_no_user_gives_no_plausible_result(wrong):
     assert float(metric.result()) == 1
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="JAX itself cuts off what int32 cannot hold")
-def test_users_that_do_not_fit_give_no_plausible_result():
+# Users -------------------------------------------------------------------------------------------
+
+# In pairs that something on the way makes one: float16, float32, float64, int32, and a float that
+# is cut off at the largest int32.
+ALIKE = [
+    (2**11, 2**11 + 1),
+    (2**24, 2**24 + 1),
+    (2**53, 2**53 + 1),
+    (5, 5 + 2**32),
+    (2**31 - 1, 2**31),
+    (-1, 2**32 - 1),
+    (-(2**63), 0),
+]
+each_pair = pytest.mark.parametrize("users", ALIKE, ids=str)
+
+
+def log_of_two(users):
+    """A log whose GAUC differs from the AUC of all its samples."""
+    label, one, score = drawn_log(60, 2, seed=3)
+    user = np.array(users)[one]
+    score = score + one.astype("float32") * 3
+    assert oracle(label, user, score) != pytest.approx(oracle(label, 0 * user, score), abs=0.01)
+    return label, user, score
+
+
+def scored(user_of):
+    """Return the GAUC under `evaluate` of targets made by a function of labels and users."""
+
+    def evaluate(users):
+        label, user, score = log_of_two(users)
+        features = keras.Input((1,))
+        model = keras.Model(features, {"click": features, "by_user": features * 1.0})
+        model.compile(loss={"click": "mse"}, metrics={"by_user": [din_layers.GAUC(64)]})
+        y = {"click": label, "by_user": user_of(label, user)}
+        result = model.evaluate(score[:, None], y, batch_size=7, verbose=0, return_dict=True)
+        return result["by_user_gauc"], oracle(label, user, score)
+
+    return evaluate
+
+
+@each_pair
+def test_targets_keep_any_two_users_apart_under_fit(users):
+    result, expected = scored(din_layers.GAUC.targets)(users)
+    assert result == pytest.approx(expected, **CLOSE)
+
+
+@each_pair
+def test_integers_keep_users_apart_or_are_refused(users):
+    evaluate = scored(lambda label, user: np.stack([label, user], axis=1))
+    if BACKEND == "jax":  # it has cut the integers off before the metric sees them
+        with pytest.raises(
+            ValueError, match=r"`y_true` must be `GAUC.targets\(label, user\)`: JAX"
+        ):
+            evaluate(users)
+    else:
+        result, expected = evaluate(users)
+        assert result == pytest.approx(expected, **CLOSE)
+
+
+@each_pair
+def test_floats_keep_users_apart_or_give_nan(users):
+    """Labels that are floats make floats of the ids beside them."""
+    result, expected = scored(lambda *columns: np.stack(columns, axis=1).astype("float64"))(users)
+    assert np.isnan(result) or result == pytest.approx(expected, **CLOSE)
+    assert np.isnan(result) == (max(map(abs, users)) >= 2**24)  # else it is no use
+
+
+@each_pair
+def test_arrays_keep_users_apart_in_a_plain_call(users):
+    label, user, score = log_of_two(users)
+    result = fed(din_layers.GAUC(64), label, user, score).result()
+    assert float(result) == pytest.approx(oracle(label, user, score), **CLOSE)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "int8", "uint8", "bool"])
+def test_tensors_of_any_dtype(dtype):
+    rows = keras.ops.cast(keras.ops.array([[1, 1], [0, 1], [1, 0]]), dtype)
     metric = din_layers.GAUC(9)
-    metric.update_state(np.array([[1, 5], [0, 5 + 2**32]]), np.array([0.5, 0.2]))
-    assert np.isnan(float(metric.result()))
+    metric.update_state(rows, np.array([0.5, 0.2, 0.1]))
+    assert float(metric.result()) == 1
+
+
+@needs_tensorflow
+def test_targets_in_tf_data_are_those_of_numpy():
+    label, user, _ = log_of_two((-(2**63), 2**40 + 7))
+    data = tf.data.Dataset.from_tensor_slices((np.int32(label)[:, None], user)).batch(7)
+    data = data.map(lambda label, user: tf.concat([label, tf.bitcast(user, tf.int32)], axis=1))
+    made = np.concatenate([batch.numpy() for batch in data])
+    np.testing.assert_array_equal(made, din_layers.GAUC.targets(label, user))
+
+
+@pytest.mark.parametrize(
+    ("label", "user", "error", "text"),
+    [
+        ([1, 0], [1], ValueError, "`user` must be one id for each label"),
+        ([[1, 0]], [[1, 2]], ValueError, "Received: label.shape=(1, 2), user.shape=(1, 2)"),
+        (1, 2, ValueError, "both of shape (batch,) or (batch, 1)"),
+        ([1], [2.0], TypeError, "`user` must be integers. Received: user.dtype='float64'"),
+        ([1], [True], TypeError, "`user` must be integers"),
+        ([1], ["a"], TypeError, "`user` must be integers"),
+        ([2], [1], ValueError, "`label` must be 0 or 1. Received: label=[2]"),
+        (["1"], [1], ValueError, "`label` must be 0 or 1"),
+    ],
+)
+def test_bad_targets(label, user, error, text):
+    with pytest.raises(error) as caught:
+        din_layers.GAUC.targets(label, user)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kept"), [("float32", False), ("float64", BACKEND == "tensorflow")]
+)
+def test_targets_that_became_floats_keep_users_apart_or_give_nan(dtype, kept):
+    label, user, score = log_of_two((2**24, 2**24 + 1))
+    metric = din_layers.GAUC(64)
+    metric.update_state(din_layers.GAUC.targets(label, user).astype(dtype), score)
+    expected = oracle(label, user, score) if kept else np.nan
+    assert float(metric.result()) == pytest.approx(expected, nan_ok=True, **CLOSE)
+
+
+# Several devices ---------------------------------------------------------------------------------
+
+TWO_DEVICES = """
+import os, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import keras
+import numpy as np
+import din_layers
+
+def run():
+    features = keras.Input((3,))
+    click = keras.layers.Dense(1, "sigmoid", kernel_initializer="ones")(features)
+    model = keras.Model(features, {"click": click, "by_user": click * 1.0})
+    metrics = {"by_user": [din_layers.GAUC(64)]}
+    model.compile(keras.optimizers.SGD(0.0), loss={"click": "mse"}, metrics=metrics)
+    y = {"click": data["label"], "by_user": din_layers.GAUC.targets(data["label"], data["user"])}
+    fitted = model.fit(data["x"], y, batch_size=6, epochs=2, verbose=0)
+    evaluated = model.evaluate(data["x"], y, batch_size=6, verbose=0, return_dict=True)
+    return [*fitted.history["by_user_gauc"], evaluated["by_user_gauc"]]
+
+with np.load(sys.argv[1]) as data:
+    if keras.backend.backend() == "jax":
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        assert keras.distribution.distribution().device_mesh.devices.size == 2
+        print(*run())
+    else:
+        import tensorflow as tf
+        parts = [tf.config.LogicalDeviceConfiguration()] * 2
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        tf.config.set_logical_device_configuration(cpu, parts)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        assert strategy.num_replicas_in_sync == 2
+        with strategy.scope():
+            print(*run())
+"""
+
+
+@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains PyTorch on one device")
+def test_two_devices_have_the_gauc_of_all_samples(tmp_path):
+    # The last batch has one sample on TensorFlow, and one device then has none. JAX needs two.
+    size = 31 if BACKEND == "tensorflow" else 30
+    label, user, _ = drawn_log(size, 5)
+    x = np.random.default_rng(1).normal(size=(size, 3)).astype("float32")
+    np.savez(tmp_path / "data.npz", x=x, label=label, user=user)
+    # Spread over all of float32, so that no sigmoid makes ties.
+    expected = oracle(label, user, x.astype("float64").sum(1))
+    printed = run_fresh(TWO_DEVICES, tmp_path / "data.npz").split()
+    np.testing.assert_allclose([float(x) for x in printed[-3:]], expected, rtol=1e-5)

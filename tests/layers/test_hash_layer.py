@@ -99,8 +99,9 @@ def test_floats_are_hashed_with_six_decimals(dtype):
 
 
 # TensorFlow compares subnormal numbers as zeros, NumPy does not.
-@given(st.lists(st.floats(width=64, allow_subnormal=False), max_size=8), st.booleans())
+@given(st.lists(st.floats(width=64), max_size=8), st.booleans())
 @example([np.nan, np.inf, -np.inf, 1e-9, 1e300, -1e-9], True)
+@example([0.0, -0.0, 5e-324, -1e-310], True)
 def test_floats_equal_the_definition(values, mask_zero):
     values = tf.constant(values, tf.float64)
     buckets = 9 if mask_zero else 10
@@ -108,6 +109,37 @@ def test_floats_equal_the_definition(values, mask_zero):
     if mask_zero:
         ids = np.where(values.numpy() == 0, 0, 1 + ids)
     np.testing.assert_array_equal(HashLayer(10, mask_zero)(values), ids)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_a_subnormal_is_not_zero_nor_zero_a_subnormal(dtype):
+    dtype = tf.as_dtype(dtype).as_numpy_dtype
+    subnormal = np.array([np.nextafter(dtype(0), dtype(1))], dtype)
+    zeros = np.array([0.0, -0.0], dtype)
+    assert HashLayer(100, mask_zero=True)(subnormal).numpy() > 0
+    assert not HashLayer(100, mask_zero=True)(zeros).numpy().any()
+    layer = HashLayer(100, mask_value=float(subnormal[0]))
+    assert layer(subnormal).numpy() == 0
+    assert layer(zeros).numpy().all()
+
+
+@needs_tensorflow
+def test_float64_arrays_arrive_in_predict_as_float32_and_tensors_unchanged():
+    """What the docstring says first."""
+    assert "float64 arrays arrive as float32" in HashLayer.__doc__[:250]
+    layer = HashLayer(1000)
+    ids = np.array([16777217.0, 0.1, 123456.789])
+    inputs = keras.Input((), dtype="float64")
+    model = keras.Model(inputs, layer(inputs))
+    of_array, of_tensor = (
+        model.predict(x, verbose=0).tolist() for x in (ids, tf.data.Dataset.from_tensors(ids))
+    )
+    assert of_tensor == layer(ids).numpy().tolist()
+    assert of_array == layer(ids.astype("float32")).numpy().tolist() != of_tensor
+    integers = keras.Input((), dtype="int64")
+    model = keras.Model(integers, layer(integers))
+    whole = np.array([2**24 + 1, 2**53 + 1])
+    assert model.predict(whole, verbose=0).tolist() == layer(whole).numpy().tolist()
 
 
 def test_a_float_mask_value_is_compared_in_the_inputs_precision():
@@ -212,6 +244,9 @@ def test_wrong_arguments(kwargs, error, message):
         (1e5, "float16"),
         (1e39, "float32"),
         (1e-60, "bfloat16"),
+        (2**24 + 1, "float32"),
+        (2.0**24 + 1, "float32"),
+        (257, "bfloat16"),
     ],
 )
 def test_a_mask_value_that_can_never_be_met(mask_value, dtype):

@@ -6,6 +6,7 @@ import re
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from backend import needs_tensorflow
@@ -293,12 +294,53 @@ def test_inputs_that_are_not_one_tensor(inputs):
     assert layer(["a"]).numpy().tolist() == [2]
 
 
-@pytest.mark.parametrize("inputs", [[["a"], ["a", "b"]], ["a", 1], ["\ud800"]])
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        [["a"], ["a", "b"]],
+        ["a", 1],
+        ["\ud800"],
+        # TensorFlow takes these: a string for its characters, a bool for 1.
+        [["a", "b"], "bc"],
+        ["bc", ["a", "b"]],
+        [2, True],
+        [[2, 3], [True, False]],
+        [(1, 2), np.array([True, False])],
+        [1, None],
+    ],
+    ids=str,
+)
 def test_lists_that_make_no_tensor(inputs):
     layer = HashLayer(10)
     with pytest.raises(ValueError, match=re.escape(f"Received: inputs={inputs!r}")):
         layer(inputs)
     assert layer(["a"]).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: HashLayer(10), lambda: VocabLayer(["a"]), lambda: VocabLayer([1])]
+)
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        pd.Series([1, None], dtype="Int64"),
+        pd.array([1, None], dtype="UInt8"),
+        pd.Series([0.5, None], dtype="Float64"),
+        pd.Series(["a", None], dtype="string"),
+        pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [1, 2]}),
+    ],
+    ids=lambda x: str(getattr(x, "dtype", "frame")),
+)
+def test_missing_values_of_pandas(make, inputs):
+    with pytest.raises(ValueError, match=r"`inputs` must have no missing value. Received: inputs="):
+        make()(inputs)
+
+
+@pytest.mark.parametrize("dtype", ["int64", "Int64", "UInt8", "object"])
+def test_integers_of_pandas(dtype):
+    values = pd.Series([5, 0, 7], dtype=dtype)
+    for layer in (VocabLayer([5, 7]), HashLayer(1000)):
+        assert layer(values).numpy().tolist() == layer([5, 0, 7]).numpy().tolist()
 
 
 def test_layers_are_registered():

@@ -13,6 +13,7 @@ from keras import ops
 from strategies import values
 
 from din_layers import MiniBatchAwareL2
+from din_layers.testing._fresh_process import run_fresh
 from din_layers.testing._gradients import differentiate
 
 ROWS, DIM = 6, 3
@@ -229,3 +230,78 @@ def test_what_cannot_come_from_one_table():
         layer([np.ones((1, 1, 2)), np.ones((1, 1, 3))], [ids, ids])
     with pytest.raises(TypeError, match="`vectors` must be ragged if and only if `ids` are"):
         layer(np.ones((1, 1, 2)), tf.RaggedTensor.from_tensor(ids))
+
+
+@pytest.mark.skipif(BACKEND == "tensorflow", reason="there ragged tensors are right")
+def test_ragged_input_elsewhere():
+    ids = tf.ragged.constant([[1], [1, 0]])
+    layer = MiniBatchAwareL2([1, 1])
+    for vectors in (np.ones((2, 2, DIM)), tf.RaggedTensor.from_tensor(np.ones((2, 2, DIM)))):
+        with pytest.raises(ValueError, match=r"`inputs` must be dense numbers: ragged tensors and"):
+            layer(vectors, ids)
+    layer(vectors=np.ones((2, DIM)), ids=np.ones(2, int))
+    assert float(layer.losses[0]) == pytest.approx(0.01 * DIM)
+
+
+# Trains an Embedding on nothing but the penalty, and prints the loss of a batch and the table.
+ONE_STEP = """
+import os, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import keras
+import numpy as np
+import din_layers
+
+def run():
+    ids = keras.Input((None,), dtype="int32")
+    table = keras.layers.Embedding(6, 3, embeddings_initializer="ones")
+    vectors = din_layers.MiniBatchAwareL2([9, 1, 2, 3, 0, 5], 0.3)(table(ids), ids)
+    model = keras.Model(ids, vectors)
+    model.compile(keras.optimizers.SGD(0.1), lambda y_true, y_pred: 0.0 * y_pred)
+    with np.load(sys.argv[1]) as data:
+        x = data["ids"]
+    y = np.zeros((len(x), 1))
+    loss = model.evaluate(x[:6], y[:6], batch_size=6, verbose=0)
+    model.fit(x, y, batch_size=6, shuffle=False, verbose=0)
+    print(loss, *np.ravel(table.get_weights()[0]))
+
+if sys.argv[2] == "two":
+    keras.distribution.set_distribution(keras.distribution.DataParallel())
+    assert keras.distribution.distribution().device_mesh.devices.size == 2
+run()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(BACKEND != "jax", reason="PyTorch trains on one device, TensorFlow: see below")
+def test_two_devices_have_the_penalty_of_the_whole_batch(tmp_path):
+    # Both halves have row 1, only one has row 5.
+    ids = np.array([[1, 1, 2], [2, 0, 0], [1, 3, 0], [1, 4, 4], [5, 5, 0], [0, 0, 0]])
+    np.savez(tmp_path / "data.npz", ids=ids)
+    one, two = (
+        np.array(run_fresh(ONE_STEP, tmp_path / "data.npz", devices).split()[-19:], float)
+        for devices in ("one", "two")
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-6)
+    penalty = oracle(np.ones((6, 3)), [ids], [9, 1, 2, 3, 0, 5], 0.3, 0)[0]
+    assert one[0] == pytest.approx(penalty, rel=1e-6)
+
+
+REPLICAS = """
+import keras, numpy as np, tensorflow as tf
+import din_layers
+parts = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], parts)
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+with strategy.scope():
+    layer = din_layers.MiniBatchAwareL2([1, 1])
+try:
+    strategy.run(lambda: layer(tf.ones((2, 3, 4)), tf.zeros((2, 3), "int32")))
+except ValueError as error:
+    print(error)
+"""
+
+
+@needs_tensorflow
+@pytest.mark.slow
+def test_replicas_that_each_see_a_part_of_the_batch_are_refused():
+    assert "`vectors` must come to one replica" in run_fresh(REPLICAS)

@@ -1,9 +1,11 @@
 import json
 import re
 import zipfile
+from collections import Counter
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from backend import needs_tensorflow
@@ -82,6 +84,10 @@ def test_a_mask_value_among_the_keys_is_padding_and_keeps_its_place():
         ("a", "b"),
         np.array(["a", "b"]),
         np.array(["a", "b"], object),
+        [b"a", b"b"],
+        np.array([b"a", b"b"]),
+        [b"a", "b"],
+        pd.Series(["a", "b"]),
         {"a": 1, "b": 2}.keys(),
         (key for key in "ab"),
     ],
@@ -160,15 +166,19 @@ def test_100_000_keys_survive_saving(tmp_path):
         ({"a"}, TypeError, "`keys` must be an ordered collection"),
         (7, TypeError, "Received: keys=7"),
         (np.array(7), TypeError, "`keys` must be an ordered collection"),
-        (None, TypeError, "Received: keys=None"),
         (["a", 1], TypeError, "`keys` must be all strings or all integers. Received: keys[0]='a'"),
         ([1, "a"], TypeError, "Received: keys[0]=1, keys[1]='a'"),
         ([True], TypeError, "`keys[0]` must be a string or an integer. Received: keys[0]=True"),
         ([1, np.True_], TypeError, "`keys[1]` must be a string or an integer"),
         ([1.0], TypeError, "`keys[0]` must be a string or an integer. Received: keys[0]=1.0"),
-        ([b"a"], TypeError, "`keys[0]` must be a string or an integer. Received: keys[0]=b'a'"),
+        ([b"\xff"], ValueError, "`keys[0]` must be valid UTF-8. Received: keys[0]=b'\\xff'"),
+        ([b"a", "a"], ValueError, "`keys` must not repeat a key. Received: repeated=['a']"),
+        ([b"a", 1], TypeError, "`keys` must be all strings or all integers"),
+        ({"b": 7}, TypeError, "`keys` must be an ordered collection of strings or of integers"),
+        (Counter("ab"), TypeError, "`keys` must be an ordered collection"),
         (["a", None], TypeError, "`keys[1]` must be a string or an integer. Received: keys[1]=N"),
-        (np.array([[1, 2]]), TypeError, "`keys[0]` must be a string or an integer"),
+        (np.array([[1, 2]]), TypeError, "`keys` must be an ordered collection"),
+        (pd.DataFrame({"a": ["x"]}), TypeError, "`keys` must be an ordered collection"),
     ],
 )
 def test_wrong_keys(keys, error, message):
@@ -194,6 +204,7 @@ def test_wrong_keys(keys, error, message):
         ),
         ([1], False, TypeError, "`mask_value` must be a string or an integer"),
         ([1], 2**63, ValueError, "`mask_value` must fit into int64"),
+        (["a"], b"\xff", ValueError, "`mask_value` must be valid UTF-8"),
         (["a"], "\udfff", ValueError, "`mask_value` must be valid Unicode"),
     ],
 )
@@ -227,3 +238,152 @@ def test_inputs_of_another_type_than_the_keys(keys, dtype, expected):
     with pytest.raises(TypeError, match=re.escape(message)):
         layer.compute_output_spec(keras.KerasTensor((2, 3), dtype))
     assert layer([*keys, *keys]).numpy().tolist() == [2, 2]
+
+
+# adapt -------------------------------------------------------------------------------------------
+
+COMMON = st.lists(TEXTS | st.sampled_from("abc"), min_size=1, max_size=30)
+
+
+def adapted(data, max_tokens=None, mask_value=None):
+    layer = VocabLayer(mask_value=mask_value)
+    layer.adapt(data, max_tokens)
+    return layer
+
+
+@given(values=COMMON, max_tokens=st.none() | st.integers(3, 9))
+@example([*"bbaac", "", "", ""], 4)
+@example(["é", "e", "z", "😀"], None)
+def test_adapt_finds_the_keys_of_string_lookup(values, max_tokens):
+    # Keras keeps a token for itself, and drops NULs from the end of others.
+    values = [value for value in values if value != "[UNK]" and not value.endswith("\0")] + ["a"]
+    keras_lookup = keras.layers.StringLookup(mask_token="", max_tokens=max_tokens)
+    keras_lookup.adapt(tf.constant(values))
+    layer = adapted(tf.constant(values), max_tokens, mask_value="")
+    theirs = keras_lookup.get_vocabulary(include_special_tokens=False)
+    assert list(layer.keys) == theirs
+    assert layer.vocabulary_size == keras_lookup.vocabulary_size()
+    again = VocabLayer(theirs, mask_value="")
+    ids = tf.cast(keras_lookup(tf.constant(values)), tf.int32)
+    for same in (layer, again):
+        np.testing.assert_array_equal(same(tf.constant(values)), ids)
+
+
+@given(
+    values=st.lists(st.integers(0, 5) | INT64, min_size=1, max_size=30),
+    max_tokens=st.none() | st.integers(3, 9),
+)
+@example([3, -7, 2**40, 3], None)
+def test_adapt_finds_the_keys_of_integer_lookup(values, max_tokens):
+    values = [value for value in values if value != -1] + [1]  # -1 is unknown to Keras
+    keras_lookup = keras.layers.IntegerLookup(mask_token=0, max_tokens=max_tokens)
+    keras_lookup.adapt(np.array(values))
+    layer = adapted(np.array(values), max_tokens, mask_value=0)
+    assert list(layer.keys) == keras_lookup.get_vocabulary(include_special_tokens=False)
+
+
+ROWS = [["a", "b"], ["b"], [], ["c", "b", "a"]]
+RAGGED = tf.ragged.constant(ROWS)
+FORMS = {
+    "ragged": lambda: RAGGED,
+    "sparse": RAGGED.to_sparse,
+    "padded": lambda: RAGGED.to_tensor(""),
+    "lists": lambda: [["a", "b", "c"], ["b", "a", "b"]],
+    "one list": lambda: list("abbcba"),
+    "array": lambda: np.array(list("abbcba")),
+    "array of bytes": lambda: np.array(list("abbcba"), "S"),
+    "array of objects": lambda: np.array(list("abbcba"), object),
+    "pandas": lambda: pd.Series(list("abbcba")),
+    "dataset": lambda: tf.data.Dataset.from_tensor_slices(list("abbcba")),
+    "batches": lambda: tf.data.Dataset.from_tensor_slices(RAGGED).batch(3),
+    "generator": lambda: (row for row in ROWS),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_adapt_takes_data_in_any_form(form):
+    assert adapted(FORMS[form](), mask_value="").keys == ("b", "a", "c")
+    assert adapted(FORMS[form](), 4, mask_value="").keys == ("b", "a")
+
+
+@pytest.mark.parametrize("dtype", INTEGERS)
+def test_adapt_takes_every_integer_dtype(dtype):
+    assert adapted(np.array([7, 5, 7, 0], dtype), mask_value=0).keys == (7, 5)
+
+
+def test_what_adapt_has_found_is_in_the_config():
+    layer = adapted(["b", "b", "a"], mask_value="")
+    again = VocabLayer.from_config(json.loads(json.dumps(layer.get_config())))
+    assert again.keys == ("b", "a")
+    before = VocabLayer(mask_value="")
+    again = VocabLayer.from_config(json.loads(json.dumps(before.get_config())))
+    again.adapt(["b"])
+    assert again(["b", "", "c"]).numpy().tolist() == [2, 0, 1]
+
+
+@needs_tensorflow
+def test_an_adapted_layer_is_saved(tmp_path):
+    layer = adapted(tf.data.Dataset.from_tensors(["b", "b", "a\n"]))
+    inputs = keras.Input((None,), dtype="string")
+    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    assert model(tf.constant([["b", "a\n", "c"]])).numpy().tolist() == [[2, 3, 1]]
+
+
+def test_without_keys_the_layer_says_what_it_needs():
+    layer = VocabLayer(mask_value="")
+    for use in (
+        lambda: layer(["a"]),
+        lambda: layer([]),
+        lambda: layer.vocabulary_size,
+        lambda: layer.compute_output_spec(keras.KerasTensor((2,), "string")),
+    ):
+        with pytest.raises(ValueError, match="`keys` must be given, or found by `adapt`, before"):
+            use()
+    layer.adapt(["a"])
+    assert layer(["a"]).numpy().tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "text"),
+    [
+        ([], ValueError, "`data` must hold a key"),
+        ([""], ValueError, "`data` must hold a key"),
+        ("topics.txt", TypeError, "`data` must be a collection of strings. Received: data='topics"),
+        (None, TypeError, "`data` must be one tensor. Received: data=None"),
+        ({"a": 1}, TypeError, "`data` must be one tensor"),
+        ([1.5], TypeError, "`data` must be strings or integers. Received: data.dtype='float32'"),
+        ([True], TypeError, "`data` must be strings or integers. Received: data.dtype='bool'"),
+        ([["a"], "bc"], ValueError, "`data` must be a tensor, an array or nested lists of one"),
+        ([b"\xff"], ValueError, "`data[0]` must be valid UTF-8"),
+        ([1, 2], TypeError, "`mask_value` must be of an integer type, as the keys are"),
+        (pd.Series([1, None], dtype="Int64"), ValueError, "`data` must have no missing value"),
+        (
+            tf.data.Dataset.from_tensors((["a"], [1])),
+            TypeError,
+            "`data` must be one tensor",
+        ),
+        (
+            iter([["a"], [1]]),
+            TypeError,
+            "`data` must be all strings or all integers. Received: dat",
+        ),
+    ],
+    ids=str,
+)
+def test_data_without_keys(data, error, text):
+    layer = VocabLayer(mask_value="")
+    with pytest.raises(error, match=re.escape(text)):
+        layer.adapt(data)
+    layer.adapt(["a"])
+    assert layer.keys == ("a",)
+
+
+def test_adapt_cannot_change_the_ids_of_a_layer_that_has_keys():
+    layer = VocabLayer(["a"])
+    with pytest.raises(ValueError, match="`adapt` must be called on a layer without keys"):
+        layer.adapt(["b"])
+    with pytest.raises(ValueError, match="`max_tokens` must be at least 3"):
+        VocabLayer().adapt(["b"], max_tokens=2)
+    with pytest.raises(TypeError, match="`max_tokens` must be an integer"):
+        VocabLayer().adapt(["b"], max_tokens=3.0)
