@@ -6,7 +6,6 @@ and, beside it, the same network with a plain mean over the history.
 
     python examples/studies community --seeds 2       # 20,000 drawn rows
     python examples/studies community --published     # the ten rows in community_feed.csv
-    python examples/studies community --data my.csv   # your rows
     tensorboard --logdir runs/community/logs
 
 In the drawn rows, what counts is what a reader had read *on the topic in question*, news or a long
@@ -16,8 +15,6 @@ models.
 In `runs/community` are then `serving/`, a SavedModel whose `score` takes raw lines and which loads
 with TensorFlow alone; `feed.keras`, to train on; `logs/` for TensorBoard; and `training.png`.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
@@ -38,7 +35,7 @@ from din_layers import (
 )
 from studies.data import Floats
 from studies.report import draw_training, score_columns, score_row, table
-from studies.rows import COLUMNS, PADDING, TEN_ROWS, draw, read
+from studies.rows import COLUMNS, DRAWN, PADDING, TEN_ROWS, draw, ten_rows
 from studies.scores import Scores, measure
 from studies.training import BATCH, SCORING_BATCH, Run, train
 
@@ -47,8 +44,7 @@ LISTS = ("follow_topic_id", "all_topic_fav_7", "hist_topic_id", "hist_keyword_id
 WEIGHTS = "all_topic_fav_7_weight"
 WEIGHT_PADDING = -1.0
 TYPE_BUCKETS = 16
-# What `tf.nn.embedding_lookup_sparse` calls a combiner is the normalisation of weights, then a sum.
-COMBINERS = {"sum": None, "mean": "sum", "sqrtn": "sqrtn"}
+KEYWORD_BUCKETS = 1000
 
 # The pipeline ----------------------------------------------------------------------------------
 
@@ -87,47 +83,27 @@ def dataset(lines: Sequence[str], batch: int, seed: int | None = None) -> tf.dat
 # The model -------------------------------------------------------------------------------------
 
 
-def build_community(
-    *,
-    pooling: str = "attention",
-    topic_keys: Sequence[str] = tuple(map(str, range(700))),
-    keyword_buckets: int = 1000,
-    combiner: str = "mean",
-    batch_norm: bool = False,
-    dropout: float = 0.0,
-    seed: int | None = None,
-) -> keras.Model:
+def build_community(pooling: str = "attention") -> keras.Model:
     """Probability that the reader opens the article, (batch, 1).
 
     Inputs, by name: strings `client_type`, `post_type`, `topic_id` and `keyword_id` (batch, 1);
     strings `follow_topic_id`, `all_topic_fav_7`, `hist_topic_id` and `hist_keyword_id` of any
-    length, with "0" for padding; floats `all_topic_fav_7_weight` beside their topics.
-
-    The article's topic and keyword, the history and both lists of topics share two embeddings.
-
-    Args:
-        pooling: "attention" for DIN, "mean" to compare with.
-        topic_keys: All topics. Others share the id of the unknown.
-        keyword_buckets: Number of ids that keywords are hashed to.
-        combiner: "sum", "mean" or "sqrtn": how the followed topics, and by their weights the
-            week's favourites, become one vector, as in `tf.nn.embedding_lookup_sparse`.
-        batch_norm: Whether the hidden units have batch normalization.
-        dropout: The share of them that is dropped.
-        seed: If given, the seed of everything random in Keras, weights included.
+    length, with "0" for padding; floats `all_topic_fav_7_weight` beside their topics. The
+    article's topic and keyword, the history and both lists of topics share two embeddings.
+    `pooling` is "attention" for DIN, "mean" to compare with.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input((1,), dtype="string", name=name) for name in SINGLES}
     inputs |= {name: keras.Input((None,), dtype="string", name=name) for name in LISTS}
     inputs[WEIGHTS] = keras.Input((None,), name=WEIGHTS)
 
-    topic_ids = VocabLayer(topic_keys, mask_value=PADDING, name="topic_ids")
-    keyword_ids = HashLayer(keyword_buckets, mask_value=PADDING, name="keyword_ids")
+    # All topics that there are. Others share the id of the unknown.
+    topic_ids = VocabLayer(tuple(map(str, range(700))), mask_value=PADDING, name="topic_ids")
+    keyword_ids = HashLayer(KEYWORD_BUCKETS, mask_value=PADDING, name="keyword_ids")
     type_ids = HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
     topic_table = keras.layers.Embedding(
         topic_ids.vocabulary_size, 8, mask_zero=True, name="topics"
     )
-    keyword_table = keras.layers.Embedding(keyword_buckets, 8, mask_zero=True, name="keywords")
+    keyword_table = keras.layers.Embedding(KEYWORD_BUCKETS, 8, mask_zero=True, name="keywords")
 
     def topics(name: str) -> Any:
         return topic_table(topic_ids(inputs[name]))
@@ -145,10 +121,11 @@ def build_community(
     else:
         pooled = SequencePoolingLayer("mean", name="mean")(history)
 
-    weighted = WeightedSequenceLayer(COMBINERS[combiner], name="weighted_favourites")
+    # Both lists become one vector by their mean, the favourites by their weights.
+    weighted = WeightedSequenceLayer("sum", name="weighted_favourites")
     favourites = weighted([topics("all_topic_fav_7"), inputs[WEIGHTS]])
     favourites = SequencePoolingLayer("sum", name="favourites")(favourites)
-    followed = SequencePoolingLayer(combiner, name="followed")(topics("follow_topic_id"))
+    followed = SequencePoolingLayer("mean", name="followed")(topics("follow_topic_id"))
     types = [
         keras.layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
         for name in ("client_type", "post_type")
@@ -156,11 +133,7 @@ def build_community(
     x = keras.layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
     x = keras.ops.squeeze(x, 1)
     for units in (64, 32):
-        x = keras.layers.Dense(units)(x)
-        if batch_norm:
-            x = keras.layers.BatchNormalization()(x)
-        x = Dice()(x)
-        x = keras.layers.Dropout(dropout)(x) if dropout else x
+        x = Dice()(keras.layers.Dense(units)(x))
     output = keras.layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=pooling)
 
@@ -175,23 +148,18 @@ def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
     return np.concatenate(batches)[:, 0]
 
 
-def export(model: keras.Model, folder: Path) -> None:
-    """Write a SavedModel whose `score` takes raw CSV lines; `act` may be empty in them.
+def save_and_score(model: keras.Model, staging: Path) -> None:
+    """Save the model in both forms, load both, and score the ten published rows as raw lines.
 
-    To load it takes TensorFlow alone: vocabulary, hashing, parsing and padding are inside.
+    The SavedModel's `score` takes raw CSV lines; `act` may be empty in them. To load it takes
+    TensorFlow alone: vocabulary, hashing, parsing and padding are inside.
     """
+    lines = ten_rows().lines
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(
-        "score", lambda lines: model(parse(lines)[0]), [tf.TensorSpec([None], tf.string)]
-    )
-    archive.write_out(folder, verbose=False)
-
-
-def save_and_score(model: keras.Model, staging: Path) -> None:
-    """Save the model in both forms, load both, and score the ten published rows as raw lines."""
-    lines = read(TEN_ROWS).lines
-    export(model, staging / "serving")
+    signature = [tf.TensorSpec([None], tf.string)]
+    archive.add_endpoint("score", lambda lines: model(parse(lines)[0]), signature)
+    archive.write_out(staging / "serving", verbose=False)
     model.save(staging / "feed.keras")
     scorer = tf.saved_model.load(staging / "serving")
     served = np.asarray(scorer.score(tf.constant(lines)))[:, 0]
@@ -213,17 +181,16 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
-    rows = options.data
-    held_out = len(rows.lines) // 5 if len(rows.lines) >= 100 else 0
-    cut = len(rows.lines) - held_out
+    count = options.limit or DRAWN
+    rows = ten_rows(options.limit) if options.published else draw(count, options.seed)
+    count = len(rows.lines)
+    held_out = count // 5 if count >= 100 else 0
+    cut = count - held_out
     # Without anything held out, what the models learnt by heart is scored.
     tested = slice(cut if held_out else 0, None)
-    print(
-        f"{len(rows.lines):,} rows: {cut:,} to train with, "
-        + (f"the last fifth ({held_out:,}) held out" if held_out else "too few to hold some out"),
-        flush=True,
-    )
+    few = "too few to hold some out"
+    rest = f"the last fifth ({held_out:,}) held out" if held_out else few
+    print(f"{count:,} rows: {cut:,} to train with, {rest}", flush=True)
 
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(rows.label[tested], predict(model, rows.lines[tested]))}
@@ -232,12 +199,13 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     best: list[Scores] = []
     for seed in options.seeds:
         if rows.probability is not None:
-            rows = rows if seed == options.seed else draw(len(rows.lines), seed)
+            rows = rows if seed == options.seed else draw(count, seed)
             best.append(measure(rows.label[tested], rows.probability[tested]))
         for name, pooling in zip(runs, ("attention", "mean"), strict=True):
             print(f"\nTraining: {name}, seed {seed}", flush=True)
+            keras.utils.set_random_seed(seed)
             one = train(
-                build_community(pooling=pooling, seed=seed),
+                build_community(pooling),
                 dataset(rows.lines[:cut], BATCH, seed),
                 epochs=options.epochs,
                 score=score,
@@ -254,5 +222,4 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     if not held_out:
         print("These are the rows that the models were trained with: no measure of anything new.")
     save_and_score(runs["attention (DIN)"][0].model, staging)
-    title = "Training: the history pooled by attention (DIN) and by a plain mean"
-    draw_training(runs, title, staging / "training.png")
+    draw_training(runs, staging / "training.png")

@@ -13,8 +13,6 @@ the gain is the order of the events, and how much the auxiliary loss, was not me
 Deep Interest Evolution Network for Click-Through Rate Prediction, https://arxiv.org/abs/1809.03672
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 from typing import Any
@@ -25,24 +23,16 @@ from keras import ops
 from din_layers import AUGRU, AttentionPoolingLayer
 from studies.data import Floats
 from studies.din import build_din, genre_shares, inputs_of, probability, rated_films
-from studies.training import compare, save_and_check
+from studies.training import compare
 
 
-def build_dien(
-    genre_shares: Floats, *, auxiliary_weight: float = 1.0, seed: int | None = None
-) -> keras.Model:
+def build_dien(genre_shares: Floats) -> keras.Model:
     """Probability that a user with this history likes the film in question, (batch, 1).
 
-    Inputs as in `build_din`, histories from old to new. Both recurrent layers have as many units as
-    an event has numbers: the auxiliary loss and the comparison with the film are inner products.
-
-    Args:
-        genre_shares: One row per film id: the share of each genre, zeros in row 0.
-        auxiliary_weight: Weight of the auxiliary loss beside that of the probability.
-        seed: If given, the seed of everything random in Keras, weights included.
+    Inputs and genre shares as in `build_din`, histories from old to new. Both recurrent layers have
+    as many units as an event has numbers: the auxiliary loss and the comparison with the film are
+    inner products.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     parts = rated_films(genre_shares)
     history, units = parts.history, parts.history.shape[-1]
     _, history_movies, history_ratings = parts.inputs
@@ -51,8 +41,7 @@ def build_dien(
     sampled = RandomFilms(len(genre_shares) - 1, name="sampled_films")(history_movies)
     # With the rating of the event whose place it takes: the film is to be told, not the rating.
     sampled = ops.concatenate([*parts.films(sampled), parts.ratings(history_ratings)], axis=-1)
-    next_event = NextEventLoss(auxiliary_weight, name="next_event")
-    interests = next_event([interests, history, sampled])
+    interests = NextEventLoss(name="next_event")([interests, history, sampled])
 
     attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
     # The ids again, since not every version of Keras hands the mask on behind a recurrent layer.
@@ -87,11 +76,6 @@ class NextEventLoss(keras.Layer):
     The three inputs are interests, events and sampled events, each (batch, history, dim).
     """
 
-    def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.weight = weight
-        self.supports_masking = True
-
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         interests, events, sampled = inputs
         if training:
@@ -101,7 +85,7 @@ class NextEventLoss(keras.Layer):
                 ops.sum(interests[:, :-1] * x[:, 1:], axis=-1) for x in (events, sampled)
             )
             losses = both * (ops.softplus(-match) + ops.softplus(mismatch))
-            self.add_loss(self.weight * ops.sum(losses) / ops.maximum(ops.sum(both), 1.0))
+            self.add_loss(ops.sum(losses) / ops.maximum(ops.sum(both), 1.0))
         return interests
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
@@ -124,18 +108,10 @@ def without_auxiliary_loss(dien: keras.Model) -> keras.Model:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
     shares = genre_shares(options.data)
-    parts, trained = compare(
-        options,
-        staging,
-        {
-            "evolution (DIEN)": lambda seed: build_dien(shares, seed=seed),
-            "attention (DIN)": lambda seed: build_din(shares, seed=seed),
-            "mean": lambda seed: build_din(shares, pooling="mean", seed=seed),
-        },
-        inputs_of,
-        "Training: interests that evolve (DIEN), attention (DIN), a plain mean",
-    )
-    served = without_auxiliary_loss(trained)
-    save_and_check(served, inputs_of(parts.test), staging / "dien.keras")
+    builders = {
+        "evolution (DIEN)": lambda: build_dien(shares),
+        "attention (DIN)": lambda: build_din(shares),
+        "mean": lambda: build_din(shares, pooling="mean"),
+    }
+    compare(options, staging, builders, inputs_of, served=without_auxiliary_loss)

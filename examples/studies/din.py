@@ -11,8 +11,6 @@ Sizes, weight decay and the number of epochs were chosen on the last fifth of th
 held-out ratings chose nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,19 +20,9 @@ import keras
 import numpy as np
 
 from din_layers import AttentionPoolingLayer, Dice, MiniBatchAwareL2, SequencePoolingLayer
-from studies.data import (
-    HISTORY,
-    NOT_RATED,
-    Floats,
-    Ints,
-    Longs,
-    MovieLens,
-    Questions,
-    Split,
-    histories,
-)
+from studies.data import HISTORY, NOT_RATED, Floats, Ints, MovieLens, Questions, Split
 from studies.report import heat_map, save, shorten
-from studies.training import compare, save_and_check
+from studies.training import compare
 
 # The model -------------------------------------------------------------------------------------
 
@@ -49,9 +37,8 @@ def build_din(
     softmax: bool = True,
     scale: bool = False,
     film_l2: float = 1e-3,
-    film_counts: Longs | None = None,
+    film_counts: Ints | None = None,
     ragged: bool = False,
-    seed: int | None = None,
 ) -> keras.Model:
     """Probability that a user with this history likes the film in question, (batch, 1).
 
@@ -71,10 +58,7 @@ def build_din(
         film_counts: How often each film id stands in the training data. If given, the weight decay
             is mini-batch aware.
         ragged: Whether histories come as `tf.RaggedTensor`, without padding.
-        seed: If given, the seed of everything random in Keras, weights included.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     parts = rated_films(genre_shares, genre_units, film_l2, film_counts, ragged)
     candidate, history = parts.candidate, parts.history
     if pooling == "attention":
@@ -104,11 +88,10 @@ def probability(candidate: Any, interest: Any, activation: str = "dice") -> Any:
     return keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
 
 
-def activation_layer(name: str | None) -> keras.Layer:
+def activation_layer(name: str) -> keras.Layer:
     """Make the layer of this activation: "dice", "prelu" or one that Keras has as a function."""
-    if name == "dice":
-        return Dice()
-    return keras.layers.PReLU() if name == "prelu" else keras.layers.Activation(name)
+    layers = {"dice": Dice, "prelu": keras.layers.PReLU}
+    return layers[name]() if name in layers else keras.layers.Activation(name)
 
 
 class RatedFilms(NamedTuple):
@@ -125,32 +108,26 @@ def rated_films(
     genre_shares: Floats,
     genre_units: int = 8,
     film_l2: float = 1e-3,
-    film_counts: Longs | None = None,
+    film_counts: Ints | None = None,
     ragged: bool = False,
 ) -> RatedFilms:
     """Return inputs and vectors: of a film, of its genres, and of the rating that it was given."""
+    padded = not ragged
+    plain_l2 = keras.regularizers.L2(film_l2) if film_l2 and film_counts is None else None
     film_embedding = keras.layers.Embedding(
         len(genre_shares),
         16,
-        mask_zero=not ragged,
-        embeddings_regularizer=keras.regularizers.L2(film_l2)
-        if film_l2 and film_counts is None
-        else None,
+        mask_zero=padded,
+        embeddings_regularizer=plain_l2,
         name="film_embedding",
     )
     # A film's genres are a fixed table inside the model: whoever asks it needs film ids only.
     film_genres = keras.layers.Embedding(
-        *genre_shares.shape,
-        weights=genre_shares,
-        mask_zero=not ragged,
-        trainable=False,
-        name="genres",
+        *genre_shares.shape, weights=genre_shares, mask_zero=padded, trainable=False, name="genres"
     )
     # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
     genre_embedding = keras.layers.Dense(genre_units, use_bias=False, name="genre_embedding")
-    ratings = keras.layers.Embedding(
-        NOT_RATED + 1, 8, mask_zero=not ragged, name="rating_embedding"
-    )
+    ratings = keras.layers.Embedding(NOT_RATED + 1, 8, mask_zero=padded, name="rating_embedding")
 
     def films(ids: Any) -> list[Any]:
         return [film_embedding(ids), genre_embedding(film_genres(ids))]
@@ -234,27 +211,27 @@ class Answer(NamedTuple):
     movie: Ints  # (films in question,)
     probability: Floats  # (films in question,)
     weights: Floats  # (films in question, history)
-    history: list[tuple[str, str]]  # title and stars
+    titles: list[str]  # of the history
+    stars: list[str]
 
 
-def ask(
-    din: keras.Model, data: MovieLens, movie: Ints, span: tuple[int, int], count: int
-) -> Answer:
-    """Ask about films, all of them with the latest `count` of the ratings in `span` as history."""
-    first, end = span
-    movies, ratings = histories(data, np.array([first]), np.array([end]), min(count, end - first))
+def ask(din: keras.Model, data: MovieLens, movie: Ints, first: int, end: int, count: int) -> Answer:
+    """Ask about films, all with the latest `count` ratings among `first <= index < end`."""
+    seen = slice(max(first, end - count), end)
     inputs = {
         "movie": movie[:, None],
-        "history_movies": np.repeat(movies, len(movie), axis=0),
-        "history_ratings": np.repeat(ratings, len(movie), axis=0),
+        "history_movies": np.tile(data.movie[seen], (len(movie), 1)),
+        "history_ratings": np.tile(data.rating[seen], (len(movie), 1)),
     }
     probability, weights = attention_model(din).predict(inputs, batch_size=2048, verbose=0)
     order = np.argsort(-probability[:, 0], kind="stable")
-    history = [
-        (data.titles[film], stars(rating))
-        for film, rating in zip(movies[0], ratings[0], strict=True)
-    ]
-    return Answer(movie[order], probability[order, 0], weights[order, 0], history)
+    titles, given = [data.titles[film] for film in data.movie[seen]], map(stars, data.rating[seen])
+    return Answer(movie[order], probability[order, 0], weights[order, 0], titles, list(given))
+
+
+def stars(rating: int) -> str:
+    """Rating id as people read it."""
+    return f"{rating / 2:g}★"
 
 
 def choose_user(data: MovieLens, test_events: Any) -> int:
@@ -262,11 +239,6 @@ def choose_user(data: MovieLens, test_events: Any) -> int:
     distance = np.abs(np.bincount(data.user) - 200)
     users = np.unique(data.user[test_events])
     return int(users[np.argmin(distance[users])])
-
-
-def stars(rating: int) -> str:
-    """Rating id as people read it."""
-    return f"{rating / 2:g}★"
 
 
 def print_recommendations(din: keras.Model, data: MovieLens, user: int) -> None:
@@ -280,17 +252,17 @@ def print_recommendations(din: keras.Model, data: MovieLens, user: int) -> None:
     if not len(films):
         print("Every film with ten ratings or more was seen: nothing to recommend.")
         return
-    answer = ask(din, data, films, (first, end), HISTORY)
+    answer = ask(din, data, films, first, end, HISTORY)
     print(
         f"Best unseen films of {len(films):,}, the probability of four stars or more, and what"
-        f"\ncounted most among the {len(answer.history)} latest ratings (its share of the"
+        f"\ncounted most among the {len(answer.titles)} latest ratings (its share of the"
         " attention):"
     )
     for film, p, weights in zip(*(part[:10] for part in answer[:3]), strict=True):
-        title, given = answer.history[weights.argmax()]
+        most = weights.argmax()
         print(
-            f"  {p:.2f}  {shorten(data.titles[film], 44):<44} {weights.max():4.0%} {given:>5}"
-            f" {shorten(title, 44)}"
+            f"  {p:.2f}  {shorten(data.titles[film], 44):<44} {weights[most]:4.0%}"
+            f" {answer.stars[most]:>5} {shorten(answer.titles[most], 44)}"
         )
     print("A share says how much a film was looked at, not whether it spoke for or against.")
 
@@ -301,13 +273,14 @@ def draw_attention(din: keras.Model, data: MovieLens, parts: Split, user: int, f
     cut = end - int(parts.test_events[first:end].sum())
     films = np.unique(data.movie[cut:end])
     films = films[np.argsort(-np.bincount(data.movie)[films], kind="stable")[:14]]
-    answer = ask(din, data, films, (first, cut), 20)
-    given = dict(zip(data.movie[cut:end].tolist(), data.rating[cut:end].tolist(), strict=True))
+    answer = ask(din, data, films, first, cut, 20)
+    given = dict(zip(data.movie[cut:end], map(stars, data.rating[cut:end]), strict=True))
     rows = [
-        f"{shorten(data.titles[film], 36)}  gave {stars(given[film])}  p = {p:.2f}"
-        for film, p in zip(answer.movie.tolist(), answer.probability, strict=True)
+        f"{shorten(data.titles[film], 36)}  gave {given[film]}  p = {p:.2f}"
+        for film, p in zip(answer.movie, answer.probability, strict=True)
     ]
-    columns = [f"{shorten(title, 36)}  {rated}" for title, rated in answer.history]
+    seen = zip(answer.titles, answer.stars, strict=True)
+    columns = [f"{shorten(title, 36)}  {rated}" for title, rated in seen]
     # Times the number of films: 1 is the weight that a plain mean gives to every film.
     figure = heat_map(answer.weights * len(columns), rows, columns)
     figure.suptitle(
@@ -317,23 +290,13 @@ def draw_attention(din: keras.Model, data: MovieLens, parts: Split, user: int, f
     save(figure, file)
 
 
-# The study -------------------------------------------------------------------------------------
-
-
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
     data, shares = options.data, genre_shares(options.data)
-    parts, din = compare(
-        options,
-        staging,
-        {
-            "attention (DIN)": lambda seed: build_din(shares, seed=seed),
-            "mean": lambda seed: build_din(shares, pooling="mean", seed=seed),
-        },
-        inputs_of,
-        "Training: the history pooled by attention (DIN) and by a plain mean",
-    )
-    save_and_check(din, inputs_of(parts.test), staging / "din.keras")
+    builders = {
+        "attention (DIN)": lambda: build_din(shares),
+        "mean": lambda: build_din(shares, pooling="mean"),
+    }
+    parts, din = compare(options, staging, builders, inputs_of)
     user = choose_user(data, parts.test_events)
     draw_attention(din, data, parts, user, staging / "attention.png")
     print_recommendations(din, data, user)
