@@ -1,18 +1,10 @@
 """BST on MovieLens: does a transformer over the history help to say which film a user will like?
 
 `build_bst` is the part to take along: Keras's MultiHeadAttention and LayerNormalization encode the
-history, then AttentionPoolingLayer asks it about the item in question. Without encoder it is DIN;
-without attention, mean pooling. The study compares the three, and saves `bst.keras`.
-
-    python examples/studies bst --seeds 3
-    python examples/studies bst --published
-
-The last one trains nothing: it builds the published model and compares its parts, line by line,
-with the table that was published with it. Dropout was chosen on the last fifth of the training
-part; the held-out ratings chose nothing.
-
-Behavior Sequence Transformer for E-commerce Recommendation in Alibaba,
-https://arxiv.org/abs/1905.06874
+history, then AttentionPoolingLayer asks it about the item in question (https://arxiv.org/abs/1905.06874).
+Without encoder it is DIN; without attention, mean pooling. The study compares the three. With
+`--published` it trains nothing, but compares the parts of the published model with the table that
+was published with it. Dropout was chosen on the last fifth of the training part.
 """
 
 import argparse
@@ -23,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from keras import ops
+from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, SequencePoolingLayer
 from studies.data import NOT_RATED, Ints, Questions, genre_combinations, newest_first
@@ -68,11 +60,11 @@ def build_bst(
     embeddings = {}
     for field, (ids, size) in {**item_fields, **user_fields}.items():
         options = {"embeddings_regularizer": decay, "name": f"{field}_embedding"}
-        embeddings[field] = keras.layers.Embedding(ids, size, **options)
+        embeddings[field] = layers.Embedding(ids, size, **options)
 
     def joined(ids: dict[str, Any], name: str) -> Any:
         vectors = [embeddings[field.removeprefix("history_")](ids[field]) for field in ids]
-        return keras.layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
+        return layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
 
     candidate, pooled = joined(item, "item_vector"), joined(events, "history_vectors")
     valid = ops.not_equal(next(iter(events.values())), 0)
@@ -89,13 +81,13 @@ def build_bst(
     parts = [joined(user, "user_vector")] if user else []
     parts += [pooled]
     if compare:
-        parts += [candidate, keras.layers.Multiply(name="product")([candidate, pooled])]
-    x = keras.layers.Concatenate(name="joined")(parts) if len(parts) > 1 else pooled
-    x = keras.layers.Flatten(name="flat")(x)
+        parts += [candidate, layers.Multiply(name="product")([candidate, pooled])]
+    x = layers.Concatenate(name="joined")(parts) if len(parts) > 1 else pooled
+    x = layers.Flatten(name="flat")(x)
     for place, units in enumerate(hidden_units, 1):
-        x = activation_layer(activation)(keras.layers.Dense(units, name=f"hidden_{place}")(x))
-        x = keras.layers.Dropout(dropout, name=f"hidden_{place}_dropout")(x)
-    output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+        x = activation_layer(activation)(layers.Dense(units, name=f"hidden_{place}")(x))
+        x = layers.Dropout(dropout, name=f"hidden_{place}_dropout")(x)
+    output = layers.Dense(1, activation="sigmoid", name="probability")(x)
     return keras.Model({**item, **user, **events}, output, name=pooling)
 
 
@@ -109,21 +101,21 @@ def encode(
     width = history.shape[-1]
 
     def add_and_norm(x: Any, change: Any, name: str) -> Any:
-        x = keras.layers.Add()([x, keras.layers.Dropout(dropout)(change)])
-        return keras.layers.LayerNormalization(epsilon=1e-6, name=name)(x)
+        x = layers.Add()([x, layers.Dropout(dropout)(change)])
+        return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
     # New embeddings are small, the waves are not: without the factor ("Attention Is All You Need",
     # section 3.4) the events would hardly be seen beside their positions.
     x = history * width**0.5 + sine_positions(history)
     for block in (f"block_{number}" for number in range(1, blocks + 1)):
-        attended = keras.layers.MultiHeadAttention(
-            heads, width // heads, name=f"{block}_self_attention"
-        )(x, x, attention_mask=ops.expand_dims(valid, 1))
+        attended = layers.MultiHeadAttention(heads, width // heads, name=f"{block}_self_attention")(
+            x, x, attention_mask=ops.expand_dims(valid, 1)
+        )
         x = add_and_norm(x, attended, f"{block}_norm_1")
-        hidden = keras.layers.Dense(
+        hidden = layers.Dense(
             feed_forward_units, activation="relu", name=f"{block}_feed_forward_1"
         )(x)
-        hidden = keras.layers.Dense(width, name=f"{block}_feed_forward_2")(hidden)
+        hidden = layers.Dense(width, name=f"{block}_feed_forward_2")(hidden)
         x = add_and_norm(x, hidden, f"{block}_norm_2")
     return x
 
@@ -168,13 +160,14 @@ def print_published() -> None:
         # Shared embeddings have an output for each of their calls; the table has none for them.
         if here and part["output"] not in ("several", _by_x(here[-1].output.shape[1:])):
             raise RuntimeError(f"{name}: {here[-1].output.shape} instead of {part['output']}")
-    parts.loc["total"] = parts[["published", "here"]].sum()
+    parts.loc["total"] = ["", parts["published"].sum(), "", parts["here"].sum()]
     if parts.loc["total", "here"] != model.count_params():
         raise RuntimeError(f"{model.count_params():,} parameters, other than those of the parts")
     parts["difference"] = parts["here"] - parts["published"]
     parts["layers here"] = parts.pop("layers here").str.replace(" .* ", " ... ", regex=True)
-    numbers = dict.fromkeys(("published", "here", "difference"), "{:,.0f}".format)
-    print(parts.fillna("").to_string(formatters=numbers))
+    numbers = dict.fromkeys(("published", "here"), "{:,}".format)
+    numbers["difference"] = lambda more: f"{more:+,}" if more else ""
+    print(parts.to_string(formatters=numbers))
     kernel, bias = model.get_layer("attention").trainable_weights[-2:]
     print(
         f"The difference is the attention's last, linear unit: {kernel.shape[0]:,} weights and"

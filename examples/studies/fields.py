@@ -3,17 +3,11 @@
 `build_fields_din` is the part to take along: sparse, ragged or padded integer ids in, probability
 out. The study learns from MovieLens whether a user will give a film four stars or more: the history
 is the films to which they gave as many, the tag is a film's first genre, the id the film. Beside
-it, the network with a plain mean over each field.
+it, the network with a plain mean over each field. It gets less than `din.py`, which also knows the
+ratings given and all genres of a film, and whose film in question shares the history's embedding.
 
-    python examples/studies fields --seeds 3
-    python examples/studies fields --published
-
-The last one trains nothing: it prints the shape of every step for a batch of three users with five
-events, and the same probabilities from sparse, ragged and padded input.
-
-It gets less than `din.py`, which also knows the ratings given and all genres of a film, and whose
-film in question shares the history's embedding: here, as in many models over hashed fields, each
-column has its own.
+With `--published` it trains nothing: it prints the shape of every step for a batch of three users
+with five events, and the same probabilities from sparse, ragged and padded input.
 """
 
 import argparse
@@ -24,6 +18,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, HashLayer, SequencePoolingLayer
 from studies.data import LIKED, Ints, MovieLens, Questions
@@ -48,21 +43,15 @@ BATCH = {
 def build_fields_din(
     fields: Fields = PUBLISHED_FIELDS,
     *,
-    form: str = "padded",
-    pooling: str = "attention",
+    form: str = "padded",  # "ragged": ragged histories; "sparse": histories and targets are sparse
+    pooling: str = "attention",  # or "mean", to compare with
     embedding_l2: float = 0.0,
 ) -> keras.Model:
     """Probability of a click on the target, (batch, 1).
 
-    Inputs: for each field `seq_<field>`, the history, and `target_<field>`, both int64 ids. Models
-    of different `form` have the same weights in the same order.
-
-    Args:
-        fields: Hash buckets and embedding size of each field.
-        form: "padded": histories (batch, time) with 0 for padding, targets (batch, 1). "ragged":
-            ragged histories. "sparse": histories and targets are sparse tensors.
-        pooling: "attention" for DIN, "mean" to compare with.
-        embedding_l2: Weight decay of the embeddings.
+    Inputs: for each field `seq_<field>`, the history (batch, time) with 0 for padding, and
+    `target_<field>` (batch, 1), both int64 ids. Models of different `form` have the same weights in
+    the same order.
     """
     decay = keras.regularizers.L2(embedding_l2) if embedding_l2 else None
 
@@ -70,8 +59,8 @@ def build_fields_din(
         # Id 0 is padding and gets bucket 0, so the buckets of events count from 1.
         hashed = HashLayer(buckets + 1, mask_zero=True, name=f"{ids.name}_bucket")(ids)
         if form == "sparse":  # what is not in the sparse tensor becomes 0, too
-            hashed = keras.ops.convert_to_tensor(hashed, sparse=False)
-        return keras.layers.Embedding(
+            hashed = ops.convert_to_tensor(hashed, sparse=False)
+        return layers.Embedding(
             buckets + 1,
             units,
             mask_zero=True,
@@ -95,12 +84,12 @@ def build_fields_din(
             pooled, _ = attention([query, keys], return_attention_scores=True)
         else:
             pooled = SequencePoolingLayer("mean", name=f"mean_{field}")(keys)
-        users.append(keras.layers.Concatenate(name=f"user_{field}")([pooled[:, 0], query[:, 0]]))
-    x = keras.layers.Concatenate(name="fields")(users)
-    x = keras.layers.BatchNormalization(name="normalized")(x)
+        users.append(layers.Concatenate(name=f"user_{field}")([pooled[:, 0], query[:, 0]]))
+    x = layers.Concatenate(name="fields")(users)
+    x = layers.BatchNormalization(name="normalized")(x)
     for place, units in enumerate((16, 8), 1):
-        x = keras.layers.Dense(units, name=f"hidden_{place}")(x)
-    output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+        x = layers.Dense(units, name=f"hidden_{place}")(x)
+    output = layers.Dense(1, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=f"{pooling}_{form}")
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from studies.data import LIKED, Floats, Ints, MovieLens, Questions, Split, split
+from studies.data import LIKED, Floats, Ints, MovieLens, Questions, split
 from studies.report import draw_training, print_scores
 from studies.scores import Scores, measure
 
@@ -82,6 +82,7 @@ def train(
         x,
         y,
         batch_size=None if y is None else BATCH,
+        shuffle=y is not None,  # a dataset has its batches, in its order
         epochs=epochs,
         callbacks=[recorder, *callbacks],
         # A progress bar on a terminal, one line per epoch in a log.
@@ -96,15 +97,14 @@ def compare(
     builders: Mapping[str, Callable[[], keras.Model]],
     inputs_of: Callable[[Questions], dict[str, Ints]],
     served: Callable[[keras.Model], keras.Model] = lambda model: model,
-) -> tuple[Split, keras.Model]:
+) -> keras.Model:
     """Train models on MovieLens, each with each seed; print their scores, draw their training.
 
     `inputs_of` turns questions into the inputs of all models. The first model with the first seed
-    is saved in the form that `served` gives it, and returned with the split.
+    is saved in the form that `served` gives it, and returned.
     """
-    parts = split(options.data)
-    label, test = parts.train.label[:, None], parts.test
-    train_inputs, test_inputs = inputs_of(parts.train), inputs_of(test)
+    asked, test = split(options.data)
+    label, train_inputs, test_inputs = asked.label[:, None], inputs_of(asked), inputs_of(test)
 
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(test.label, predict(model, test_inputs), test.user)}
@@ -120,7 +120,7 @@ def compare(
     draw_training(runs, staging / "training.png")
     model = served(next(iter(runs.values()))[0].model)
     save_and_check(model, test_inputs, staging / f"{options.study}.keras")
-    return parts, model
+    return model
 
 
 def predict(model: keras.Model, inputs: Any) -> Floats:

@@ -3,12 +3,8 @@
 `build_two_towers` is the part to take along: a user tower and an item tower, which share their
 embeddings. `build_training_model` joins them for `fit`; afterwards each is saved and used on its
 own. The study trains them to find the film that a user rated next among all films, and compares
-their recall with a popularity list. Each user's last rated film is held out; keras-rs's
-BruteForceRetrieval finds the best films. Users' gender, age, occupation and zip code are used where
-the data has them (ml-1m). Temperature and epochs were chosen on the second to last film of each
-user; the held-out films chose nothing.
-
-    python examples/studies two_towers
+their recall with a popularity list. What the data knows of users (ml-1m) is used. Temperature and
+epochs were chosen on the second to last film of each user; the last one is held out.
 """
 
 import argparse
@@ -19,7 +15,7 @@ from typing import Any
 import keras
 import keras_rs
 import numpy as np
-from keras import ops
+from keras import layers, ops
 
 from din_layers import SequencePoolingLayer
 from studies.data import (
@@ -29,8 +25,8 @@ from studies.data import (
     MovieLens,
     UserError,
     genre_combinations,
-    histories,
     newest_first,
+    questions,
 )
 from studies.report import table
 from studies.scores import mean_and_spread
@@ -38,8 +34,6 @@ from studies.training import SCORING_BATCH, train
 
 TEMPERATURE = 0.1  # the scores, between -1 and 1, are divided by it
 CUTS = (10, 50, 100)
-
-# The towers ------------------------------------------------------------------------------------
 
 
 def build_two_towers(
@@ -53,8 +47,8 @@ def build_two_towers(
     The score of a pair is the inner product of the vectors.
     """
 
-    def embedding(field: str, ids: int, units: int) -> keras.layers.Embedding:
-        return keras.layers.Embedding(
+    def embedding(field: str, ids: int, units: int) -> layers.Embedding:
+        return layers.Embedding(
             ids,
             units,
             embeddings_initializer=keras.initializers.RandomNormal(stddev=1e-4),
@@ -63,10 +57,10 @@ def build_two_towers(
         )
 
     def tower(vectors: list[Any], hidden_units: Sequence[int]) -> Any:
-        x = keras.layers.Flatten()(keras.layers.Concatenate()(vectors))
+        x = layers.Flatten()(layers.Concatenate()(vectors))
         for units in hidden_units:
-            x = keras.layers.Dense(units, activation="relu")(x)
-        return keras.layers.UnitNormalization()(keras.layers.Dense(32)(x))
+            x = layers.Dense(units, activation="relu")(x)
+        return layers.UnitNormalization()(layers.Dense(32)(x))
 
     def inputs(names: Sequence[str], length: int | None) -> dict[str, Any]:
         return {name: keras.Input((length,), dtype="int32", name=name) for name in names}
@@ -125,9 +119,6 @@ def in_batch_logits(users: Any, items: Any, ids: Any, probabilities: Floats) -> 
     return ops.concatenate([own, others], axis=-1)
 
 
-# The study -------------------------------------------------------------------------------------
-
-
 class Parts:
     """Leave last out: each user's last film is to be found, the films between train."""
 
@@ -144,18 +135,12 @@ class Parts:
         if not len(self.train):
             raise UserError("no user has three ratings, so there is nothing to train with")
 
-    def vocabularies(self) -> list[dict[str, int]]:
-        """Per user field and per film field: how many ids it has, 0 included."""
-        both = (self.users, self.films)
-        return [{field: int(ids.max()) + 1 for field, ids in fields.items()} for fields in both]
-
     def user_inputs(self, events: Ints) -> dict[str, Ints]:
         """What the user tower is told in front of the ratings `events`."""
-        movies, _ = histories(self.data, self.data.first[events], events, HISTORY)
-        movies = newest_first(movies)
-        who = self.data.user[events]
+        asked = questions(self.data, events)
+        movies = newest_first(asked.history_movies)
         return {
-            **{field: ids[who][:, None] for field, ids in self.users.items()},
+            **{field: ids[asked.user][:, None] for field, ids in self.users.items()},
             **{f"history_{field}": ids[movies] for field, ids in self.films.items()},
             "history_length": np.count_nonzero(movies, axis=1).astype(np.int32)[:, None],
         }
@@ -170,7 +155,11 @@ class Parts:
 def train_towers(parts: Parts, epochs: int, seed: int) -> tuple[keras.Model, keras.Model]:
     print(f"\nTraining, seed {seed}", flush=True)
     keras.utils.set_random_seed(seed)
-    towers = build_two_towers(*parts.vocabularies())
+    of_users, of_films = (
+        {field: int(ids.max()) + 1 for field, ids in fields.items()}
+        for fields in (parts.users, parts.films)
+    )
+    towers = build_two_towers(of_users, of_films)
     positive = parts.data.movie[parts.train][:, None]
     counts = np.bincount(positive[:, 0], minlength=len(parts.data.titles))
     model = build_training_model(*towers, parts.films, counts)
