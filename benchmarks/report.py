@@ -4,8 +4,9 @@ import datetime
 import os
 import platform
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import NamedTuple
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -16,15 +17,8 @@ section says how it was made.
 """
 
 
-@dataclass(frozen=True)
-class Table:
-    """Results of one section.
-
-    Attributes:
-        note: What is compared, and how.
-        columns: The headings.
-        rows: The cells, as text.
-    """
+class Table(NamedTuple):
+    """Results of one section: what is compared and how, the headings, the cells as text."""
 
     note: str
     columns: Sequence[str]
@@ -44,18 +38,12 @@ def cell(values: Sequence[float], targets: Sequence[float] = ()) -> str:
 
 def versions() -> str:
     """Return one line on what the numbers were measured with."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    import din_layers
-
-    devices = [device.device_type for device in tf.config.list_physical_devices()]
-    return (
-        f"din-layers {din_layers.__version__}, Keras {keras.__version__}, TensorFlow"
-        f" {tf.__version__}, NumPy {np.__version__}, Python {platform.python_version()},"
-        f" {os.cpu_count()} cores, devices {', '.join(sorted(set(devices)))}"
-    )
+    packages = {"din-layers": "din_layers", "Keras": "keras", "TensorFlow": "tensorflow"}
+    packages["NumPy"] = "numpy"
+    found = [f"{name} {import_module(of).__version__}" for name, of in packages.items()]
+    found += [f"Python {platform.python_version()}", f"{os.cpu_count()} cores"]
+    devices = import_module("tensorflow").config.list_physical_devices()
+    return ", ".join([*found, f"devices {'/'.join(sorted({x.device_type for x in devices}))}"])
 
 
 def section_text(heading: str, tables: Iterable[Table], settings: str) -> str:

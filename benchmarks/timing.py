@@ -2,15 +2,13 @@
 
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
-from typing import Any, TypeVar
-
-Key = TypeVar("Key", bound=Hashable)
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 def interleaved_medians(
-    candidates: Mapping[Key, Callable[[], Any]], runs: int, warm_up: int = 3
-) -> dict[Key, float]:
+    candidates: Mapping[Any, Callable[[], Any]], runs: int, warm_up: int = 3
+) -> dict[Any, float]:
     """Return the median seconds of each candidate.
 
     The candidates take turns, so that a machine that slows down slows them all; their ratios hold
@@ -19,7 +17,7 @@ def interleaved_medians(
     for run in candidates.values():
         for _ in range(warm_up):
             run()
-    seconds: dict[Key, list[float]] = {name: [] for name in candidates}
+    seconds: dict[Any, list[float]] = {name: [] for name in candidates}
     for _ in range(runs):
         for name, run in candidates.items():
             start = time.perf_counter()
