@@ -13,6 +13,7 @@ changes that survived, and why, are in `docs/mutation.md`.
 
 import argparse
 import hashlib
+import importlib
 import json
 import os
 import random
@@ -25,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import mutate_code
 from cosmic_ray.plugins import get_operator, operator_names
@@ -32,10 +34,10 @@ from tqdm import tqdm
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "din_layers"
-# What compares, checks, saves or looks up, and computes nothing, is not mutated.
-OTHERS = {"__init__", "_backend", "_checks", "_hash_layer", "_id_layer", "_numeric_layer"}
-OTHERS |= {"_inputs", "_old_lists", "_vocab_layer"}
-MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - OTHERS)
+# Not those that only check, read or look up.
+OTHERS = "__init__ _backend _checks _hash_layer _id_layer _inputs _numeric_layer _old_lists"
+OTHERS += " _vocab_layer"
+MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - set(OTHERS.split()))
 RESULTS = ROOT / "runs" / "mutation.jsonl"
 JOBS = os.cpu_count() or 1
 TIMEOUT = 1200  # seconds; what loops for ever has been noticed
@@ -51,18 +53,15 @@ class Mutant(NamedTuple):
     line: int
 
     def code(self) -> str:
-        """Return the changed file."""
         source = (PACKAGE / f"{self.module}.py").read_text()
-        if not self.operator:
-            return source
-        changed: str = mutate_code(source, get_operator(self.operator)(), self.occurrence)
-        return changed
+        operator = self.operator and get_operator(self.operator)()
+        return mutate_code(source, operator, self.occurrence) if operator else source
 
     def __str__(self) -> str:
-        """The first line that differs, before and after."""
-        lines = zip(self._replace(operator="").code().split("\n"), self.code().split("\n"))  # noqa: B905
-        before, after = next((a.strip(), b.strip()) for a, b in lines if a != b)
-        return f"{self.module}:{self.line} {self.operator}\n    {before}\n    {after}"
+        before, after = (one.code().split("\n") for one in (self._replace(operator=""), self))
+        place = next(i for i, line in enumerate(before) if line != after[i])
+        change = f"{before[place].strip()}\n    {after[place].strip()}"
+        return f"{self.module}:{self.line} {self.operator}\n    {change}"
 
 
 def mutants(module: str) -> Iterator[Mutant]:
@@ -107,8 +106,6 @@ class Trial:
 
 def _become_pytest(folder: str, module: str) -> None:
     """Run the tests in this process, which imports the package from `folder`, and end it."""
-    import pytest
-
     os.setsid()
     stream = os.open(Path(folder, "log"), os.O_WRONLY | os.O_CREAT)
     os.dup2(stream, 1)
@@ -132,8 +129,7 @@ def _become_pytest(folder: str, module: str) -> None:
 
 def run(waiting: Sequence[Mutant]) -> Iterator[dict[str, object]]:
     """Test the mutants, several at a time; yield each result as soon as it is there."""
-    trials: list[Trial] = []
-    waiting = list(waiting)
+    trials, waiting = [], list(waiting)
     while waiting or trials:
         while waiting and len(trials) < JOBS:
             trials.append(Trial(waiting.pop()))
@@ -155,14 +151,13 @@ def main() -> None:
     chosen = random.Random(0).sample(everything, min(options.sample or 10**9, len(everything)))
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.touch()
-    results = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    results = map(json.loads, RESULTS.read_text().splitlines())
     survived = {Mutant(*result["mutant"]): result["survived"] for result in results}
     waiting = [mutant for mutant in chosen if mutant not in survived]
     if waiting and not options.report:
         os.environ.update(CUDA_VISIBLE_DEVICES="-1", TF_CPP_MIN_LOG_LEVEL="3")
         os.environ.update(HYPOTHESIS_PROFILE="mutation", TF_NUM_INTRAOP_THREADS="1")
-        import keras  # noqa: F401 the forked processes need not import it, which takes longest
-
+        importlib.import_module("keras")  # which takes longest: forked processes need not do it
         (unchanged,) = run([Mutant(MODULES[0], "", "", 0, 0)])
         if not unchanged["survived"]:
             sys.exit(f"without any change, the tests fail: {unchanged['by']}")
@@ -172,10 +167,8 @@ def main() -> None:
                 survived[result["mutant"]] = result["survived"]
     tested = [mutant for mutant in chosen if mutant in survived]
     survivors = sorted(mutant for mutant in tested if survived[mutant])
-    share = f": {1 - len(survivors) / len(tested):.1%}" if tested else ""
-    print(
-        f"{len(tested)} of {len(everything)} tested, {len(tested) - len(survivors)} killed{share}"
-    )
+    killed = 1 - len(survivors) / max(len(tested), 1)
+    print(f"{len(tested)} of {len(everything)} mutants tested, {killed:.1%} killed; survivors:")
     print("\n".join(map(str, survivors)))
 
 

@@ -64,16 +64,11 @@ def train_variant(
     """Train and score one model; return its parameters and what each epoch brought."""
     keras.backend.clear_session()  # else every run leaves its graphs in memory
     variant, seed = recipe["variant"], recipe["seed"]
-    settings: dict[str, Any] = {
-        "film_l2": DECAY[variant.mini_batch_aware],
-        "film_counts": film_counts(data, parts["training"], variant.history)
-        if variant.mini_batch_aware
-        else None,
-        "attention_units": ATTENTION_UNITS,
-        **variant.model,
-    }
+    settings = {"film_l2": DECAY[variant.mini_batch_aware], "attention_units": ATTENTION_UNITS}
+    if variant.mini_batch_aware:
+        settings["film_counts"] = film_counts(data, parts["training"], variant.history)
     keras.utils.set_random_seed(seed)
-    model = build_din(genre_shares(data), ragged=True, **settings)
+    model = build_din(genre_shares(data), ragged=True, **{**settings, **variant.model})
     asked = {name: questions(data, parts[name], 0) for name in ("validation", "test")}
     inputs = {
         name: ragged_batches(data, parts[name], variant.history, SCORING_BATCH).map(lambda x, _: x)
@@ -184,11 +179,8 @@ def draw(found: pd.DataFrame, file: Path) -> None:
 def run(options: argparse.Namespace, staging: Path) -> None:
     parts = split_in_three(options.data)
     training, validation, test = (f"{len(events):,}" for events in parts.values())
-    print(
-        f"{options.data}: {training} to train with, {validation} to choose the epoch, {test} to"
-        " test",
-        flush=True,
-    )
+    kinds = f"{training} to train with, {validation} to choose the epoch, {test} to test"
+    print(f"{options.data}: {kinds}", flush=True)
     found = results(options, parts)
     text = report(found)
     print(f"\n{text}")

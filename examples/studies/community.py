@@ -1,9 +1,8 @@
 """DIN on the feed of a community: will this reader open this article? Raw strings in.
 
-The rows are CSV lines with lists of ids and of id:weight in their fields (see `rows.py`): drawn ones,
-or with `--published` the ten of `community_feed.csv`. `build_community` and `parse` are the parts to
-take along. The study trains a Deep Interest Network and, beside it, the same network with a plain
-mean over the history. A seed is that of rows and models.
+`build_community` and `parse` are the parts to take along. The study trains a Deep Interest Network
+and, beside it, the same network with a plain mean over the history, on drawn CSV lines or with
+`--published` on the ten of `community_feed.csv` (see `rows.py`). A seed is that of rows and models.
 
 In `runs/community` are then `serving/`, a SavedModel whose `score` takes raw lines and which loads
 with TensorFlow alone; `feed.keras`, to train on; `logs/` for TensorBoard; and `training.png`.
@@ -19,14 +18,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers, ops
 
-from din_layers import (
-    AttentionPoolingLayer,
-    Dice,
-    HashLayer,
-    SequencePoolingLayer,
-    VocabLayer,
-    WeightedSequenceLayer,
-)
+import din_layers
 from studies.data import Floats
 from studies.report import draw_training, score_columns, score_row, table
 from studies.rows import COLUMNS, DRAWN, PADDING, TEN_ROWS, draw, ten_rows
@@ -49,19 +41,16 @@ def parse(lines: Any) -> tuple[dict[str, Any], Any]:
     """
     columns = dict(zip(COLUMNS, tf.io.decode_csv(lines, [[""]] * len(COLUMNS)), strict=True))
     features = {name: columns[name][:, None] for name in SINGLES}
-    features.update({name: _split(columns[name]) for name in LISTS})
+    for name in LISTS:
+        lists = tf.strings.split(columns[name], ",").to_tensor(PADDING)
+        # An empty list splits into one empty string.
+        features[name] = tf.where(lists == "", PADDING, lists)
     pairs = features["all_topic_fav_7"]  # "1:0.4074"
     topics = tf.strings.regex_replace(pairs, ":.*", "")
     weights = tf.strings.to_number(tf.strings.regex_replace(pairs, ".*:", ""))
     features["all_topic_fav_7"] = topics
     features[WEIGHTS] = tf.where(topics == PADDING, WEIGHT_PADDING, weights)
     return features, tf.strings.to_number(columns["act"])[:, None]
-
-
-def _split(column: Any) -> Any:
-    lists = tf.strings.split(column, ",").to_tensor(PADDING)
-    # An empty list splits into one empty string.
-    return tf.where(lists == "", PADDING, lists)
 
 
 def dataset(lines: Sequence[str], batch: int, seed: int | None = None) -> tf.data.Dataset:
@@ -86,9 +75,11 @@ def build_community(pooling: str = "attention") -> keras.Model:
     inputs[WEIGHTS] = keras.Input((None,), name=WEIGHTS)
 
     # All topics that there are. Others share the id of the unknown.
-    topic_ids = VocabLayer(tuple(map(str, range(700))), mask_value=PADDING, name="topic_ids")
-    keyword_ids = HashLayer(KEYWORD_BUCKETS, mask_value=PADDING, name="keyword_ids")
-    type_ids = HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
+    topic_ids = din_layers.VocabLayer(
+        tuple(map(str, range(700))), mask_value=PADDING, name="topic_ids"
+    )
+    keyword_ids = din_layers.HashLayer(KEYWORD_BUCKETS, mask_value=PADDING, name="keyword_ids")
+    type_ids = din_layers.HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
     topic_table = layers.Embedding(topic_ids.vocabulary_size, 8, mask_zero=True, name="topics")
     keyword_table = layers.Embedding(KEYWORD_BUCKETS, 8, mask_zero=True, name="keywords")
 
@@ -103,16 +94,18 @@ def build_community(pooling: str = "attention") -> keras.Model:
     candidate = article("candidate", "topic_id", "keyword_id")
     history = article("history", "hist_topic_id", "hist_keyword_id")
     if pooling == "attention":
-        attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
+        attention = din_layers.AttentionPoolingLayer(
+            (80, 40), att_activation="dice", name="attention"
+        )
         pooled = attention([candidate, history])
     else:
-        pooled = SequencePoolingLayer("mean", name="mean")(history)
+        pooled = din_layers.SequencePoolingLayer("mean", name="mean")(history)
 
     # Both lists become one vector by their mean, the favourites by their weights.
-    weighted = WeightedSequenceLayer("sum", name="weighted_favourites")
+    weighted = din_layers.WeightedSequenceLayer("sum", name="weighted_favourites")
     favourites = weighted([topics("all_topic_fav_7"), inputs[WEIGHTS]])
-    favourites = SequencePoolingLayer("sum", name="favourites")(favourites)
-    followed = SequencePoolingLayer("mean", name="followed")(topics("follow_topic_id"))
+    favourites = din_layers.SequencePoolingLayer("sum", name="favourites")(favourites)
+    followed = din_layers.SequencePoolingLayer("mean", name="followed")(topics("follow_topic_id"))
     types = [
         layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
         for name in ("client_type", "post_type")
@@ -120,7 +113,7 @@ def build_community(pooling: str = "attention") -> keras.Model:
     x = layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
     x = ops.squeeze(x, 1)
     for units in (64, 32):
-        x = Dice()(layers.Dense(units)(x))
+        x = din_layers.Dice()(layers.Dense(units)(x))
     output = layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=pooling)
 
@@ -162,15 +155,13 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    count = options.limit or DRAWN
-    rows = ten_rows(options.limit) if options.published else draw(count, options.seed)
+    published, count = options.published, options.limit or DRAWN
+    rows = ten_rows(count) if published else draw(count, options.seed)
     count = len(rows.lines)
-    held_out = count // 5 if count >= 100 else 0
-    cut = count - held_out
+    cut = count if published else count - count // 5
     # Without anything held out, what the models learnt by heart is scored.
-    tested = slice(cut if held_out else 0, None)
-    few = "too few to hold some out"
-    rest = f"the last fifth ({held_out:,}) held out" if held_out else few
+    tested = slice(0 if published else cut, None)
+    rest = "too few to hold some out" if published else f"the last fifth ({count - cut:,}) held out"
     print(f"{count:,} rows: {cut:,} to train with, {rest}", flush=True)
 
     def score(model: keras.Model) -> dict[str, Scores]:
@@ -179,7 +170,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     runs: dict[str, list[Run]] = {"attention (DIN)": [], "mean": []}
     best: list[Scores] = []
     for seed in options.seeds:
-        if rows.probability is not None:
+        if not published:
             rows = rows if seed == options.seed else draw(count, seed)
             best.append(measure(rows.label[tested], rows.probability[tested]))
         for name, pooling in zip(runs, ("attention", "mean"), strict=True):
@@ -195,12 +186,10 @@ def run(options: argparse.Namespace, staging: Path) -> None:
             )
             runs[name].append(one)
     lines = {name: score_row(of_model) for name, of_model in runs.items()}
+    note = "These are the rows that the models were trained with: no measure of anything new."
     if best:
         lines["(the best there is)"] = score_columns(best)
-    print(f"\n{table(lines)}")
-    if best:
-        print("The best there is: scores of the probabilities that the labels were drawn with.")
-    if not held_out:
-        print("These are the rows that the models were trained with: no measure of anything new.")
+        note = "The best there is: scores of the probabilities that the labels were drawn with."
+    print(f"\n{table(lines)}\n{note}")
     save_and_score(runs["attention (DIN)"][0].model, staging)
     draw_training(runs, staging / "training.png")

@@ -9,7 +9,7 @@ Sizes, weight decay and epochs were chosen on the last fifth of the training par
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -91,11 +91,7 @@ def rated_films(
     padded = not ragged
     plain_l2 = keras.regularizers.L2(film_l2) if film_l2 and film_counts is None else None
     film_embedding = layers.Embedding(
-        len(genre_shares),
-        16,
-        mask_zero=padded,
-        embeddings_regularizer=plain_l2,
-        name="film_embedding",
+        len(genre_shares), 16, embeddings_regularizer=plain_l2, mask_zero=padded, name="films"
     )
     # A film's genres are a fixed table inside the model: whoever asks it needs film ids only.
     film_genres = layers.Embedding(
@@ -152,7 +148,7 @@ class RaggedLike(keras.Layer):
 def attention_model(din: keras.Model) -> keras.Model:
     """Turn a trained DIN into a model that also gives the weight of each film of the history.
 
-    It shares the trained layers; the weights (batch, 1, history) add up to 1 and are 0 at padding.
+    The weights (batch, 1, history) add up to 1 and are 0 at padding.
     """
     _, weights = din.get_layer("attention").output
     return keras.Model(din.inputs, [din.output, weights])
@@ -175,18 +171,14 @@ def inputs_of(questions: Questions) -> dict[str, Ints]:
     }
 
 
-class Answer(NamedTuple):
-    """What the DIN says about films in question, the most probable first, for one history."""
+def ask(
+    din: keras.Model, data: MovieLens, movie: Ints, seen: slice
+) -> tuple[Ints, Floats, Floats, list[tuple[str, str]]]:
+    """Ask about films, all with the ratings `seen` as history.
 
-    movie: Ints  # (films in question,)
-    probability: Floats  # (films in question,)
-    weights: Floats  # (films in question, history)
-    history: list[tuple[str, str]]  # titles and stars
-
-
-def ask(din: keras.Model, data: MovieLens, movie: Ints, first: int, end: int, count: int) -> Answer:
-    """Ask about films, all with the latest `count` ratings among `first <= index < end`."""
-    seen = slice(max(first, end - count), end)
+    Returns the films, the most probable first, their probability, and the weights of the history
+    (films, history), whose titles and stars are last.
+    """
     inputs = {
         "movie": movie[:, None],
         "history_movies": np.tile(data.movie[seen], (len(movie), 1)),
@@ -196,7 +188,7 @@ def ask(din: keras.Model, data: MovieLens, movie: Ints, first: int, end: int, co
     order = np.argsort(-probability[:, 0], kind="stable")
     titles = [data.titles[film] for film in data.movie[seen]]
     history = list(zip(titles, map(stars, data.rating[seen]), strict=True))
-    return Answer(movie[order], probability[order, 0], weights[order, 0], history)
+    return movie[order], probability[order, 0], weights[order, 0], history
 
 
 def stars(rating: int) -> str:
@@ -213,16 +205,14 @@ def print_recommendations(din: keras.Model, data: MovieLens, user: int) -> None:
     known = np.flatnonzero(np.bincount(data.movie) >= 10)  # those that the model knows
     films = np.setdiff1d(known, data.movie[first:end]).astype(np.int32)
     if not len(films):
-        print("Every film with ten ratings or more was seen: nothing to recommend.")
         return
-    answer = ask(din, data, films, first, end, HISTORY)
+    *answer, history = ask(din, data, films, slice(max(first, end - HISTORY), end))
     print(
-        f"Best unseen films of {len(films):,}, the probability of four stars or more, and what"
-        f"\ncounted most among the {len(answer.history)} latest ratings (its share of the"
-        " attention):"
+        f"Best unseen films of {len(films):,}, the probability of four stars or more, and what\n"
+        f"counted most among the {len(history)} latest ratings (its share of the attention):"
     )
-    for film, p, weights in zip(*(part[:10] for part in answer[:3]), strict=True):
-        title, given = answer.history[weights.argmax()]
+    for film, p, weights in zip(*(part[:10] for part in answer), strict=True):
+        title, given = history[weights.argmax()]
         asked = f"{shorten(data.titles[film], 44):<44}"
         print(f"  {p:.2f}  {asked} {weights.max():4.0%} {given:>5} {shorten(title, 44)}")
     print("A share says how much a film was looked at, not whether it spoke for or against.")
@@ -234,15 +224,15 @@ def draw_attention(din: keras.Model, data: MovieLens, user: int, file: Path) -> 
     cut = end - (end - first) // 5  # what is held out
     films = np.unique(data.movie[cut:end])
     films = films[np.argsort(-np.bincount(data.movie)[films], kind="stable")[:14]]
-    answer = ask(din, data, films, first, cut, 20)
+    films, probability, weights, history = ask(din, data, films, slice(max(first, cut - 20), cut))
     given = dict(zip(data.movie[cut:end], map(stars, data.rating[cut:end]), strict=True))
     rows = [
         f"{shorten(data.titles[film], 36)}  gave {given[film]}  p = {p:.2f}"
-        for film, p in zip(answer.movie, answer.probability, strict=True)
+        for film, p in zip(films, probability, strict=True)
     ]
-    columns = [f"{shorten(title, 36)}  {rated}" for title, rated in answer.history]
+    columns = [f"{shorten(title, 36)}  {rated}" for title, rated in history]
     # Times the number of films: 1 is the weight that a plain mean gives to every film.
-    figure = heat_map(answer.weights * len(columns), rows, columns)
+    figure = heat_map(weights * len(columns), rows, columns)
     figure.suptitle(
         "What the trained DIN looks at, asked about films that one user rated later (rows).\n"
         f"Columns: the {len(columns)} latest films of the user's history before those ratings"

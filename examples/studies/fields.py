@@ -60,21 +60,15 @@ def build_fields_din(
         hashed = HashLayer(buckets + 1, mask_zero=True, name=f"{ids.name}_bucket")(ids)
         if form == "sparse":  # what is not in the sparse tensor becomes 0, too
             hashed = ops.convert_to_tensor(hashed, sparse=False)
-        return layers.Embedding(
-            buckets + 1,
-            units,
-            mask_zero=True,
-            embeddings_regularizer=decay,
-            name=f"{ids.name}_embedding",
-        )(hashed)
+        name = f"{ids.name}_embedding"
+        options = {"mask_zero": True, "embeddings_regularizer": decay, "name": name}
+        return layers.Embedding(buckets + 1, units, **options)(hashed)
 
     inputs, users = [], []
-    sparse, ragged = form == "sparse", form == "ragged"
     for field, (buckets, units) in fields.items():
-        history = keras.Input(
-            (None,), dtype="int64", name=f"seq_{field}", ragged=ragged, sparse=sparse
-        )
-        target = keras.Input((1,), dtype="int64", name=f"target_{field}", sparse=sparse)
+        kind = {"dtype": "int64", "sparse": form == "sparse"}
+        history = keras.Input((None,), name=f"seq_{field}", ragged=form == "ragged", **kind)
+        target = keras.Input((1,), name=f"target_{field}", **kind)
         inputs += [history, target]
         query, keys = embed(target, buckets, units), embed(history, buckets, units)
         if pooling == "attention":

@@ -117,10 +117,8 @@ def look(log: Log, events: Ints, weights: Floats) -> Attention:
     same = valid & (seen == asked)
     mixed = same.any(axis=1) & (valid & ~same).any(axis=1)
     times_mean = (weights * valid.sum(axis=1, keepdims=True))[valid]
-    by_topic = pd.Series(times_mean).groupby(
-        [np.broadcast_to(asked, seen.shape)[valid], seen[valid]]
-    )
-    every = range(TOPICS)
+    topics = [np.broadcast_to(asked, seen.shape)[valid], seen[valid]]
+    by_topic, every = pd.Series(times_mean).groupby(topics), range(TOPICS)
     return Attention(
         mass=float(np.where(same, weights, 0).sum(axis=1)[mixed].mean()),
         share=float((same.sum(axis=1) / valid.sum(axis=1).clip(1))[mixed].mean()),
@@ -133,16 +131,14 @@ def draw(attention: Attention, aucs: dict[str, float], file: Path) -> None:
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     image = left.imshow(attention.by_topic, cmap="Blues", vmin=0)
-    left.set_xlabel("topic of a film of the history")
-    left.set_ylabel("topic of the film in question")
+    left.set(xlabel="topic of a film of the history", ylabel="topic of the film in question")
     left.set_title("Attention, times that of a plain mean")
     figure.colorbar(image, ax=left)
     colours = ["tab:gray", "tab:blue", "tab:orange"]
     bars = right.barh(list(aucs), list(aucs.values()), color=colours, height=0.5)
     right.bar_label(bars, fmt="{:.3f}", padding=3)
     right.invert_yaxis()
-    right.set_xlim(0.5, 1)
-    right.set_title("AUC on the ratings held out (0.5 is guessing)")
+    right.set(xlim=(0.5, 1), title="AUC on the ratings held out (0.5 is guessing)")
     figure.suptitle(
         f"No model is told the topics: {attention.mass:.0%} of the attention lies on films of the\n"
         f"topic in question, which are {attention.share:.0%} of the history"
@@ -155,11 +151,8 @@ def run_one(users: int, epochs: int, seed: int) -> tuple[dict[str, float], Atten
     log = make_log(users, seed)
     test_events = held_out(log.data)
     test, training = np.flatnonzero(test_events), np.flatnonzero(~test_events)
-    print(
-        f"{users:,} users, {FILMS} films of {TOPICS} topics, seed {seed}: {len(training):,} ratings"
-        f" to train with, {len(test):,} held out",
-        flush=True,
-    )
+    counts = f"{len(training):,} ratings to train with, {len(test):,} held out"
+    print(f"{users:,} users, {FILMS} films of {TOPICS} topics, seed {seed}: {counts}", flush=True)
     label = (log.data.rating[test] >= LIKED).astype(np.int32)
     din = train_on(log.data, "attention", training, epochs, seed)
     mean = train_on(log.data, "mean", training, epochs, seed)

@@ -81,14 +81,12 @@ def draw_training(runs: Mapping[str, Sequence[Run]], file: Path) -> None:
         losses.plot(epochs, training, "--", **style, mfc="white", label=f"{name}, training")
         losses.plot(epochs, held_out["log loss"], **style, label=f"{name}, held out")
         aucs.plot(epochs, held_out["AUC"], **style, label=name)
-    losses.set_title("Log loss (training: mean while the epoch runs)")
-    aucs.set_title("AUC on what was held out")
     low, high = aucs.get_ylim()
     margin = max(0.0, 0.02 - (high - low)) / 2  # so that noise does not look like a difference
-    aucs.set_ylim(low - margin, high + margin)
+    aucs.set(ylim=(low - margin, high + margin), title="AUC on what was held out")
+    losses.set(title="Log loss (training: mean while the epoch runs)")
     for axes in (losses, aucs):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(0.7, len(epochs) + 0.3)
+        axes.set(xlabel="epoch", xlim=(0.7, len(epochs) + 0.3))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

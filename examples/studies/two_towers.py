@@ -19,7 +19,6 @@ from keras import layers, ops
 
 from din_layers import SequencePoolingLayer
 from studies.data import (
-    HISTORY,
     Floats,
     Ints,
     MovieLens,
@@ -48,13 +47,8 @@ def build_two_towers(
     """
 
     def embedding(field: str, ids: int, units: int) -> layers.Embedding:
-        return layers.Embedding(
-            ids,
-            units,
-            embeddings_initializer=keras.initializers.RandomNormal(stddev=1e-4),
-            embeddings_regularizer=keras.regularizers.L2(1e-6),
-            name=f"{field}_embedding",
-        )
+        start, decay = keras.initializers.RandomNormal(stddev=1e-4), keras.regularizers.L2(1e-6)
+        return layers.Embedding(ids, units, start, decay, name=f"{field}_embedding")
 
     def tower(vectors: list[Any], hidden_units: Sequence[int]) -> Any:
         x = layers.Flatten()(layers.Concatenate()(vectors))
@@ -152,14 +146,14 @@ class Parts:
         return np.tile(best, (len(self.test), 1))
 
 
+def _id_counts(fields: Mapping[str, Ints]) -> dict[str, int]:
+    return {field: int(ids.max()) + 1 for field, ids in fields.items()}
+
+
 def train_towers(parts: Parts, epochs: int, seed: int) -> tuple[keras.Model, keras.Model]:
     print(f"\nTraining, seed {seed}", flush=True)
     keras.utils.set_random_seed(seed)
-    of_users, of_films = (
-        {field: int(ids.max()) + 1 for field, ids in fields.items()}
-        for fields in (parts.users, parts.films)
-    )
-    towers = build_two_towers(of_users, of_films)
+    towers = build_two_towers(*(_id_counts(fields) for fields in (parts.users, parts.films)))
     positive = parts.data.movie[parts.train][:, None]
     counts = np.bincount(positive[:, 0], minlength=len(parts.data.titles))
     model = build_training_model(*towers, parts.films, counts)
@@ -190,7 +184,7 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     data, parts = options.data, Parts(options.data)
     print(
         f"{data}: {len(parts.train):,} to train with, the last of each of {len(parts.test):,} users"
-        f" held out.\nKnown about a user: {', '.join(parts.users)}, and the last {HISTORY} films",
+        f" held out.\nKnown about a user: {', '.join(parts.users)}, and their history",
         flush=True,
     )
     found: dict[str, list[Ints]] = {"two towers": [], "popularity list": [parts.popular()]}
@@ -209,6 +203,6 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     }
     print(
         f"\nRecall among all films\n{table(lines)}\nOne film is held out for each user, so recall@k"
-        f" is HitRate@k, too. Chance alone moves a line's recall\nby up to"
+        " is HitRate@k, too. Chance alone moves a line's recall\nby up to"
         f" {1 / np.sqrt(len(film)):.3f} (95 % interval at one half, less at the ends)."
     )
