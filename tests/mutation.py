@@ -35,11 +35,9 @@ from tqdm import tqdm
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "din_layers"
 # Not those that only check, read or look up.
-OTHERS = "__init__ _backend _checks _hash_layer _id_layer _inputs _numeric_layer _old_lists"
-OTHERS += " _vocab_layer"
+OTHERS = "__init__ _backend _checks _hash_layer _id_layer _inputs _old_lists _vocab_layer"
 MODULES = sorted({path.stem for path in PACKAGE.glob("*.py")} - set(OTHERS.split()))
 RESULTS = ROOT / "runs" / "mutation.jsonl"
-JOBS = os.cpu_count() or 1
 TIMEOUT = 1200  # seconds; what loops for ever has been noticed
 
 
@@ -65,7 +63,6 @@ class Mutant(NamedTuple):
 
 
 def mutants(module: str) -> Iterator[Mutant]:
-    """Yield all changes of a file."""
     file = PACKAGE / f"{module}.py"
     tree, digest = get_ast_from_path(file), hashlib.sha256(file.read_bytes()).hexdigest()[:12]
     for name in operator_names():
@@ -107,16 +104,15 @@ class Trial:
 def _become_pytest(folder: str, module: str) -> None:
     """Run the tests in this process, which imports the package from `folder`, and end it."""
     os.setsid()
-    stream = os.open(Path(folder, "log"), os.O_WRONLY | os.O_CREAT)
-    os.dup2(stream, 1)
-    os.dup2(stream, 2)
+    os.dup2(os.open(Path(folder, "log"), os.O_WRONLY | os.O_CREAT), 1)
+    os.dup2(1, 2)
     # Here, and in the processes that tests start, `import din_layers` finds the mutant.
     os.chdir(folder)
     os.environ["PYTHONPATH"] = folder
     sys.path.insert(0, folder)
-    tests = ROOT / "tests"
     # The file's own tests first, where most mutants die.
-    chosen = [*(tests / "layers").glob(f"test{module}.py"), tests / "layers", tests / "contract"]
+    chosen = [*ROOT.glob(f"tests/layers/test{module}.py"), ROOT / "tests/layers"]
+    chosen.append(ROOT / "tests/contract")
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
     options += ["-m", "not slow", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     code = 1
@@ -131,7 +127,7 @@ def run(waiting: Sequence[Mutant]) -> Iterator[dict[str, object]]:
     """Test the mutants, several at a time; yield each result as soon as it is there."""
     trials, waiting = [], list(waiting)
     while waiting or trials:
-        while waiting and len(trials) < JOBS:
+        while waiting and len(trials) < (os.cpu_count() or 1):
             trials.append(Trial(waiting.pop()))
         time.sleep(0.05)
         for trial in list(trials):
@@ -141,7 +137,6 @@ def run(waiting: Sequence[Mutant]) -> Iterator[dict[str, object]]:
 
 
 def main() -> None:
-    """Test what was not tested before, then report."""
     parser = argparse.ArgumentParser(description="Mutation testing of the numeric files.")
     parser.add_argument("--sample", type=int, metavar="N", help="test N mutants (default: all)")
     parser.add_argument("--report", action="store_true", help="test nothing, report")

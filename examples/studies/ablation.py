@@ -1,16 +1,9 @@
 """What each part of DIN is worth on MovieLens: one part changed at a time, over several seeds.
 
-The base is DIN with everything that its paper has, attention, Dice and mini-batch aware
-regularisation, and softmax, which the paper leaves out. Each variant changes one thing. Every run
-trains on the first 64 % of each user's ratings, takes the epoch that is best on the next 16 % (by
-AUC), and is scored on the last 20 %, which choose nothing: sizes and weights, too, were chosen on
-the 16 %, with seed 0.
-
-    python examples/studies ablation
-    python examples/studies ablation --variants din mean --seeds 2 --limit 100
-
-Each finished run is kept under `--out` and not run again: interrupt it when you like, the same
-command goes on. Writes `table.txt` and `ablation.png`.
+The base is DIN with everything that its paper has, and softmax, which the paper leaves out. Every
+run trains on the first 64 % of each user's ratings, takes the epoch that is best on the next 16 %
+(by AUC), and is scored on the last 20 %; sizes and weights, too, were chosen on the 16 %. Each
+finished run is kept under `--out`: interrupt it when you like, the same command goes on.
 """
 
 import argparse
@@ -69,17 +62,15 @@ def train_variant(
         settings["film_counts"] = film_counts(data, parts["training"], variant.history)
     keras.utils.set_random_seed(seed)
     model = build_din(genre_shares(data), ragged=True, **{**settings, **variant.model})
-    asked = {name: questions(data, parts[name], 0) for name in ("validation", "test")}
-    inputs = {
-        name: ragged_batches(data, parts[name], variant.history, SCORING_BATCH).map(lambda x, _: x)
-        for name in asked
-    }
 
     def score(model: keras.Model) -> dict[str, Scores]:
-        return {
-            name: measure(of.label, predict(model, inputs[name]), of.user)
-            for name, of in asked.items()
-        }
+        scores = {}
+        for name in ("validation", "test"):
+            asked = questions(data, parts[name], 0)
+            batches = ragged_batches(data, parts[name], variant.history, SCORING_BATCH)
+            probability = predict(model, batches.map(lambda inputs, _: inputs))
+            scores[name] = measure(asked.label, probability, asked.user)
+        return scores
 
     batches = ragged_batches(data, parts["training"], variant.history, BATCH, shuffle_seed=seed)
     rate, epochs = LEARNING_RATE, recipe["epochs"]
@@ -128,12 +119,12 @@ def report(found: pd.DataFrame) -> str:
         }
         for name, of in found.groupby("variant", sort=False)
     }
-    text = [
-        table(lines),
+    note = (
         "Test part; mean ± standard deviation over the seeds, each at the epoch that its validation"
         " part chose.\nGAUC: mean of the users' own AUCs, weighted by their ratings. Seconds are of"
-        " processor time.",
-    ]
+        " processor time."
+    )
+    text = [table(lines), note]
     names = set(found.index.get_level_values("variant"))
     for title, pairs in (
         ("mean pooling, all else the same", MEAN_OF),

@@ -172,25 +172,19 @@ def number(
     user, user_ids = pd.factorize(ratings["userId"], sort=True)
     movie, movie_ids = pd.factorize(ratings["movieId"], sort=True)
     rated = films.set_index("movieId").loc[movie_ids]
-    of_film = [
-        [genre for genre in text.split("|") if genre and text != NO_GENRES]
-        for text in rated["genres"]
-    ]
-    genre_names = ["", *sorted({genre for genres in of_film for genre in genres})]
-    table = np.zeros((len(rated) + 1, max(1, *map(len, of_film))), np.int32)
-    for row, genres in zip(table[1:], of_film, strict=True):
-        row[: len(genres)] = [genre_names.index(genre) for genre in genres]
+    of_film = rated["genres"].replace(NO_GENRES, "").str.split("|", expand=True).replace("", None)
+    genre, names = pd.factorize(of_film.to_numpy().ravel(), sort=True)
+    genres = np.zeros((len(rated) + 1, of_film.shape[1]), np.int32)
+    genres[1:] = genre.reshape(of_film.shape) + 1  # where there is none, `factorize` says -1
     known = {} if users is None else users.set_index("userId").loc[user_ids]
     return MovieLens(
         user=user.astype(np.int32),
         movie=movie.astype(np.int32) + 1,
         rating=(ratings["rating"] * 2).to_numpy().astype(np.int32),
         titles=["", *rated["title"]],
-        genres=table,
-        genre_names=genre_names,
-        users={
-            field: pd.factorize(known[field], sort=True)[0].astype(np.int32) + 1 for field in known
-        },
+        genres=genres,
+        genre_names=["", *names],
+        users={of: pd.factorize(known[of], sort=True)[0].astype(np.int32) + 1 for of in known},
     )
 
 
@@ -219,11 +213,8 @@ def split(data: MovieLens) -> tuple[Questions, Questions]:
     if not test_events.any():
         raise UserError("no user has five ratings, so none can be held out")
     train, test = (questions(data, np.flatnonzero(part)) for part in (~test_events, test_events))
-    print(
-        f"{data}: {len(train.movie):,} to train with, the last fifth of each user's"
-        f" ({len(test.movie):,}) held out",
-        flush=True,
-    )
+    rest = f"the last fifth of each user's ({len(test.movie):,}) held out"
+    print(f"{data}: {len(train.movie):,} to train with, {rest}", flush=True)
     return train, test
 
 

@@ -5,11 +5,7 @@ coin. A rating follows the user's liking of the topic nine times in ten. The mod
 ratings, as on MovieLens, and no topic. What the best possible model would say follows from Bayes'
 rule: only what the user gave to films of the same topic counts. So the attention should learn from
 ids alone which films belong together; a plain mean cannot tell which rating was given to which.
-
-    python examples/studies interests
-
-prints the AUC of DIN and mean pooling against the best possible one, and the share of the attention
-that lies on films of the same topic, on ratings held out; and draws them (`interests.png`).
+`interests.png` shows where the attention lies, by topics.
 """
 
 import argparse
@@ -51,14 +47,9 @@ def make_log(users: int, seed: int) -> Log:
     movie = np.argsort(rng.random((users, FILMS)), axis=1)[:, :RATINGS]
     faithful = rng.random(movie.shape) < FAITHFUL
     good = np.take_along_axis(likes, topics[movie], axis=1) == faithful
-    ratings = pd.DataFrame(
-        {
-            "userId": np.repeat(np.arange(users), RATINGS),
-            "movieId": movie.ravel(),
-            "rating": np.where(good, GOOD, BAD).ravel(),
-            "timestamp": np.tile(np.arange(RATINGS), users),
-        }
-    )
+    ratings = pd.DataFrame({"userId": np.repeat(np.arange(users), RATINGS)})
+    ratings = ratings.assign(movieId=movie.ravel(), timestamp=ratings.index)
+    ratings["rating"] = np.where(good, GOOD, BAD).ravel()
     films = pd.DataFrame({"movieId": np.arange(FILMS), "title": "", "genres": ""})
     return Log(number(ratings, films), np.r_[-1, topics[np.unique(movie)]].astype(np.int32))
 

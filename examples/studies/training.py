@@ -133,10 +133,8 @@ def save_and_check(model: keras.Model, inputs: Any, file: Path) -> None:
     model.save(file)
     expected, loaded = predict(model, inputs), predict(keras.models.load_model(file), inputs)
     difference = float(np.max(np.abs(loaded - expected)))
-    print(
-        f"\n{file.name}, saved and loaded: {len(expected):,} predictions,"
-        f" largest difference {difference:.1g}"
-    )
+    count = f"{len(expected):,} predictions"
+    print(f"\n{file.name}, saved and loaded: {count}, largest difference {difference:.1g}")
     if not difference <= 1e-6:
         raise RuntimeError(f"the loaded model predicts something else: {difference} apart")
 

@@ -182,11 +182,8 @@ def recall(best: Ints, film: Ints, k: int) -> float:
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     data, parts = options.data, Parts(options.data)
-    print(
-        f"{data}: {len(parts.train):,} to train with, the last of each of {len(parts.test):,} users"
-        f" held out.\nKnown about a user: {', '.join(parts.users)}, and their history",
-        flush=True,
-    )
+    rest = f"the last of each of {len(parts.test):,} users held out"
+    print(f"{data}: {len(parts.train):,} to train with, {rest}", flush=True)
     found: dict[str, list[Ints]] = {"two towers": [], "popularity list": [parts.popular()]}
     for seed in options.seeds:
         towers = train_towers(parts, options.epochs, seed)

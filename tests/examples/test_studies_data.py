@@ -93,8 +93,6 @@ MALFORMED = {
     "twice": ("movies.csv", "movieId,title,genres\n1,a,b\n1,a,b\n", "row 2, column movieId: 1 is"),
     "no ratings": ("ratings.csv", None, "No such file"),
     "dat short": ("ratings.dat", "1::50::4::3\n1::50::4\n", "row 2, column timestamp"),
-    "dat stars": ("ratings.dat", "1::50::4::3\n1::50::0::3\n", "row 2, column rating"),
-    "user age": ("users.dat", "1::F::young::10::48067\n", "row 1, column age: young"),
     "user twice": ("users.dat", f"{USERS[0]}\n{USERS[0]}\n", "row 2, column userId: 1 is listed"),
     "unknown user": ("users.dat", f"{USERS[0]}\n", "ratings.dat, row 2, column userId: 2 is not"),
 }
