@@ -7,9 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from naive import NaiveAttention
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
@@ -32,6 +30,31 @@ WAYS = _, XLA, SKIPPING, _ = ("padded", "padded, XLA", "padded, skip_padding", "
 Run = Callable[[], Any]
 
 
+class NaiveAttention(keras.Layer):
+    """As it is commonly written: query repeated, four parts joined, masked by a sentinel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hidden = [keras.layers.Dense(size, activation="sigmoid") for size in HIDDEN]
+        self.dense_layers = [*hidden, keras.layers.Dense(1)]
+
+    def build(self, input_shape: Any) -> None:
+        width = 4 * input_shape[1][-1]
+        for dense in self.dense_layers:
+            dense.build((None, None, width))
+            width = dense.units
+
+    def call(self, inputs: Any) -> Any:
+        query, keys, ids = inputs
+        queries = tf.tile(query, [1, tf.shape(keys)[1], 1])
+        x = tf.concat([queries, keys, queries - keys, queries * keys], axis=-1)
+        for dense in self.dense_layers:
+            x = dense(x)
+        scores = tf.transpose(x, (0, 2, 1))
+        scores = tf.where(tf.not_equal(ids, 0)[:, None], scores, -(2.0**32) + 1)
+        return tf.matmul(tf.nn.softmax(scores), keys)
+
+
 def histories(batch: int, time: int, fill: float) -> tuple[Any, Any, Any]:
     """Draw padded ids, the same ids ragged, and candidates."""
     rng = np.random.default_rng(0)
@@ -46,7 +69,7 @@ def build(dim: int) -> dict[str, keras.Layer]:
     """Return an embedding and, by way, layers of the same weights."""
     ours = {way: din_layers.AttentionPoolingLayer(HIDDEN) for way in WAYS}
     ours[SKIPPING] = din_layers.AttentionPoolingLayer(HIDDEN, skip_padding=True)
-    layers = {"embedding": keras.layers.Embedding(FILMS, dim), NAIVE: NaiveAttention(HIDDEN)}
+    layers = {"embedding": keras.layers.Embedding(FILMS, dim), NAIVE: NaiveAttention()}
     layers["embedding"].build()
     layers[NAIVE].build([(None, 1, dim), (None, None, dim)])
     for layer in ours.values():
@@ -66,13 +89,11 @@ def ways(shape: Shape) -> dict[str, tuple[Run, list[Any]]]:
         inputs = [ragged] if way == "ragged" else [padded, padded]
         return lambda: layers[way]([embedding(candidates), embedding(inputs[0]), *inputs[1:]])
 
-    return {
-        way: (
-            forward(way),
-            [v.value for v in [*layer.trainable_variables, embedding.embeddings]],
-        )
-        for way, layer in layers.items()
-    }
+    result = {}
+    for way, layer in layers.items():
+        weights = [*layer.trainable_variables, embedding.embeddings]
+        result[way] = forward(way), [weight.value for weight in weights]
+    return result
 
 
 def graph(way: str, run: Run) -> Run:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from attention import FILMS, NAIVE, Run, build, check_equal, graph, histories
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 
 TARGETS = {"padded": [3.0], "padded, XLA": [3.0], "ragged": [6.5]}
 

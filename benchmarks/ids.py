@@ -7,8 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers

@@ -6,8 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 from attention import build, graph, histories, training_step
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 
 
 def step(way: str, batch: int, time: int, dim: int, fill: float, padding: int) -> Callable[[], Any]:

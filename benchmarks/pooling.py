@@ -13,8 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from keras import layers, ops
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers

@@ -1,12 +1,14 @@
-"""Tables of results, and the Markdown file that they are kept in."""
+"""Medians, tables of them, and the Markdown file that they are kept in."""
 
 import datetime
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -15,6 +17,26 @@ Ratios of medians of interleaved runs: the other's time / our time, so larger is
 table says otherwise. Targets are in brackets. `python benchmarks/run.py` makes this file; each
 section says how it was made.
 """
+
+
+def interleaved_medians(
+    candidates: Mapping[Any, Callable[[], Any]], runs: int, warm_up: int = 3
+) -> dict[Any, float]:
+    """Return the median seconds of each candidate.
+
+    The candidates take turns, so that a machine that slows down slows them all; their ratios hold
+    where their seconds do not.
+    """
+    for run in candidates.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[Any, list[float]] = {name: [] for name in candidates}
+    for _ in range(runs):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 class Table(NamedTuple):
