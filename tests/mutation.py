@@ -111,8 +111,8 @@ def _become_pytest(folder: str, module: str) -> None:
     os.environ["PYTHONPATH"] = folder
     sys.path.insert(0, folder)
     # The file's own tests first, where most mutants die.
-    chosen = [*ROOT.glob(f"tests/layers/test{module}.py"), ROOT / "tests/layers"]
-    chosen.append(ROOT / "tests/contract")
+    folders = [ROOT / "tests/layers", ROOT / "tests/contract"]
+    chosen = [*folders[0].glob(f"test{module}.py"), *folders]
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-o", "addopts="]
     options += ["-m", "not slow", "-c", str(ROOT / "pyproject.toml"), "--rootdir", str(ROOT)]
     code = 1
@@ -141,7 +141,6 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="test N mutants (default: all)")
     parser.add_argument("--report", action="store_true", help="test nothing, report")
     options = parser.parse_args()
-
     everything = [mutant for module in MODULES for mutant in mutants(module)]
     chosen = random.Random(0).sample(everything, min(options.sample or 10**9, len(everything)))
     RESULTS.parent.mkdir(exist_ok=True)

@@ -23,12 +23,10 @@ def test_the_studies_are_listed_with_a_line_each(capsys):
         "sorting",
         "din --epochs two",
         "din --limit 1",
-        "din --sed 1",
         "din surplus\nargument",
         "din --published",
         "din --data .",
         f"din --data {os.devnull}",
-        f"din --data {'x' * 5000}",
         f"din --limit 20 --out {os.devnull}",
         "din --limit 20 --out",
         "bst --data . --published",
@@ -109,13 +107,10 @@ def test_the_whole_study_on_a_few_users(tmp_path, capsys, study):
     printed, error = capsys.readouterr()
     assert error == ""
     assert {path.name for path in out.iterdir()} == set(files.split())
-    assert list((tmp_path / "some").iterdir()) == [out]
     for name in names:
         lines = [text for text in printed.splitlines() if text.startswith(f"{name} ")]
         number = lines[0].removeprefix(name).split()[1 if study == "ablation" else 0]
         assert 0 <= float(number) <= 1, lines
-    for file in out.glob("*.png"):
-        assert file.read_bytes().startswith(b"\x89PNG")
     models = sorted(out.glob("*.keras"))
     assert len(run_fresh(LOAD, *models).split()) == len(models)
 
