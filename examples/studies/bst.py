@@ -159,7 +159,8 @@ def print_published() -> None:
     if parts.loc["total", "here"] != model.count_params():
         raise RuntimeError(f"{model.count_params():,} parameters, other than those of the parts")
     parts["difference"] = parts["here"] - parts["published"]
-    parts["layers here"] = parts.pop("layers here").str.replace(" .* ", " ... ", regex=True)
+    layers_here = parts.pop("layers here").str.replace(" .* ", " ... ", regex=True)
+    parts["layers here"] = layers_here.replace("-", "- (the mask is made by the layers)")
     numbers = dict.fromkeys(("published", "here"), "{:,}".format)
     numbers["difference"] = lambda more: f"{more:+,}" if more else ""
     print(parts.to_string(formatters=numbers))

@@ -44,7 +44,8 @@ PUBLISHED = {
     "fields": "train nothing: the shapes and probabilities of a batch of five events",
     "community": "train on the ten published rows",
 }
-MADE_UP = {"community": "rows (else 20000)", "interests": "users (else 1200)"}  # the others: MovieLens
+# The others read MovieLens.
+MADE_UP = {"community": "rows (else 20000)", "interests": "users (else 1200)"}
 
 
 class _Parser(argparse.ArgumentParser):
