@@ -1,4 +1,4 @@
-"""Keras 3 layers that turn a user's behaviour history into a vector, right under every mask."""
+"""Keras 3 layers that turn a user's behaviour history into a vector; padding never counts."""
 
 from din_layers._attention_pooling_layer import AttentionPoolingLayer
 from din_layers._augru import AUGRU

@@ -47,9 +47,9 @@ class AttentionPoolingLayer(SequenceLayer):
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone. It pays where at most half of the positions are valid; the number of events
-            varies, so XLA cannot compile the layer then. Other backends than TensorFlow compute the
-            padding all the same.
+            alone, on TensorFlow and PyTorch. It pays where at most half of the positions are
+            valid. The number of events varies, which XLA cannot compile: TensorFlow's `fit` stays
+            a plain graph. On JAX and under `torch.compile` the padding is computed.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -75,8 +75,8 @@ class AttentionPoolingLayer(SequenceLayer):
     Cost:
         Dense keys cost what batch x time positions cost, padding included; ragged ones, or
         `skip_padding=True`, what the events cost. The (batch, time, 4 dim) concatenation is never
-        built, and of the first hidden layer's work the part that only the history enters is done
-        once for all queries. `python benchmarks/run.py` measures it.
+        built, and the part of the first hidden layer that depends on the history alone is
+        computed once for all queries. `python benchmarks/run.py` measures it.
 
     Output shape:
         `mode="sum"`: (batch, queries, dim), without a mask. `mode="sequence"`:
@@ -109,7 +109,7 @@ class AttentionPoolingLayer(SequenceLayer):
         https://arxiv.org/abs/1706.06978
     """
 
-    input_names = InputNames(("query", "keys"), "keys")
+    input_names = InputNames(before=("query",), sequence="keys")
     ids_first = True
 
     def __init__(
@@ -139,8 +139,9 @@ class AttentionPoolingLayer(SequenceLayer):
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
-        # How many events there are is known at run time only, which XLA cannot compile.
-        self.supports_jit = not self._skips_padding
+        # How many events there are is known at run time only, which XLA cannot compile. Elsewhere
+        # the layer computes the padding where that matters.
+        self.supports_jit = not (self.skip_padding and _backend.backend() == "tensorflow")
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         largest = _backend.largest_seed()
         self.seed = None if seed is None else check_integer("seed", seed, 0, largest)
@@ -156,6 +157,8 @@ class AttentionPoolingLayer(SequenceLayer):
             self._dense(1),
             dtype=self.dtype_policy,
         )
+        if not self.trainable:  # out of a config, whose inner layers were made just now
+            self.unit.trainable = False
         self._score_dropout = keras.layers.Dropout(
             self.dropout, seed=self.seed, dtype=self.dtype_policy
         )
@@ -163,11 +166,6 @@ class AttentionPoolingLayer(SequenceLayer):
     @property
     def _keeps_time(self) -> bool:
         return bool(self.mode == "sequence")
-
-    @property
-    def _skips_padding(self) -> bool:
-        # A model trained with it must load everywhere: elsewhere the padding is computed.
-        return self.skip_padding and _backend.backend() == "tensorflow"
 
     def _dense(self, units: int) -> keras.layers.Dense:
         return keras.layers.Dense(
@@ -198,9 +196,11 @@ class AttentionPoolingLayer(SequenceLayer):
 
     def call(self, inputs: Any, mask: Any = None, return_attention_scores: bool = False) -> Any:
         given = self._checked(inputs, mask)
-        query = ops.cast(given.tensors["query"], self.compute_dtype)
         history = self._history(given)
-        if self._skips_padding:
+        # A query of a row without events decides nothing: were it NaN, the gradients would be.
+        query = _backend.same_sizes("query", given.tensors["query"], given.sequence, axes=1)
+        query = history.where_events(ops.cast(query, self.compute_dtype))
+        if self.skip_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
@@ -267,7 +267,9 @@ class AttentionPoolingLayer(SequenceLayer):
         return {
             **super().get_config(),
             "att_hidden_units": list(self.att_hidden_units),
-            "att_activation": _serialize_activation(self.att_activation),
+            "att_activation": self.att_activation
+            if self.att_activation == "dice"
+            else keras.activations.serialize(self.att_activation),
             "weight_normalization": self.weight_normalization,
             "mode": self.mode,
             "scale": self.scale,
@@ -302,14 +304,6 @@ def _get_activation(identifier: Any) -> Any:
         if identifier and isinstance(identifier, dict):
             raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
-
-
-def _serialize_activation(activation: Any) -> Any:
-    if activation == "dice":
-        return activation
-    if isinstance(activation, keras.Layer):
-        return keras.saving.serialize_keras_object(activation)
-    return keras.activations.serialize(activation)
 
 
 def _copy(original: Any, **overrides: Any) -> Any:

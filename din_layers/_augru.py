@@ -6,6 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     LARGEST_SIZE,
@@ -50,7 +51,7 @@ class AUGRU(SequenceLayer):
     """GRU with attentional update gate: events change the state as far as their scores say.
 
     For event x and score a of each step, with `*` elementwise and sigmoid as the
-    `recurrent_activation`, tanh as the `activation`::
+    `recurrent_activation`, tanh as the `activation`:
 
         u  = sigmoid(W_u x + U_u h + b_u)               update gate
         r  = sigmoid(W_r x + U_r h + b_r)               reset gate
@@ -91,12 +92,12 @@ class AUGRU(SequenceLayer):
             returns the scores of one query, is taken as well; where `time` is 1 the last two
             forms are the same number. So is the list `[sequence, lengths, scores]` of earlier
             versions.
-        initial_state: The state before the first event, float (batch, units), or a list of it as
-            in Keras; zeros if not given.
+        initial_state: The state before the first event, float (batch, units), or a list that
+            holds it, as in Keras; zeros if not given.
         {validity}
 
-    Invalid positions, at whichever place, carry the state. Scores are taken as they are; those of
-    DIEN lie between 0 and 1.
+    At invalid positions, wherever they stand, the state stays as it is. Scores are not normalised;
+    those of DIEN lie between 0 and 1.
 
     Output shape:
         (batch, units), without a mask; with `return_sequences=True` (batch, time, units), ragged
@@ -125,7 +126,7 @@ class AUGRU(SequenceLayer):
         and 4.3 (AUGRU), https://arxiv.org/abs/1809.03672
     """
 
-    input_names = InputNames(("sequence", "scores"), "sequence", optional=("initial_state",))
+    input_names = InputNames(after=("scores",), optional=("initial_state",))
 
     def __init__(
         self,
@@ -153,6 +154,8 @@ class AUGRU(SequenceLayer):
         self.return_sequences = check_bool("return_sequences", return_sequences)
         self.return_state = check_bool("return_state", return_state)
         self._state_hides_mask = False
+        # In mixed precision in float32, as its weights are: a state in half precision stands still
+        # under many small scores.
         cell = AUGRUCell(
             self.units,
             activation=activation,
@@ -167,14 +170,14 @@ class AUGRU(SequenceLayer):
             kernel_constraint=kernel_constraint,
             recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
-            dtype=self.dtype_policy,
+            dtype=self.variable_dtype,
         )
         # No underscore: the name is the path of the weights in files.
         self.rnn = keras.layers.RNN(
             cell,
             return_sequences=self.return_sequences,
             return_state=True,
-            dtype=self.dtype_policy,
+            dtype=self.variable_dtype,
         )
 
     @property
@@ -204,12 +207,15 @@ class AUGRU(SequenceLayer):
         # Zero where invalid, the score too, and a score of 0 carries the state: the recurrence
         # itself needs no mask.
         steps = self._steps(history, given.sequence, given.tensors["scores"])
-        output, state = self._recur(steps, given.tensors.get("initial_state"))
+        start = keras.tree.flatten(given.tensors.get("initial_state", ()))
+        start = [_backend.same_sizes("initial_state", x, given.sequence, axes=1) for x in start]
+        output, state = self._recur(steps, start or None)
+        output, state = (ops.cast(x, self.compute_dtype) for x in (output, state))
         if self.return_sequences:
             output = history.unpad(output)
         return (output, state) if self.return_state else output
 
-    def _recur(self, steps: Tensor, initial_state: Tensor) -> tuple[Tensor, Tensor]:
+    def _recur(self, steps: Tensor, initial_state: Any) -> tuple[Tensor, Tensor]:
         if steps.shape[1]:
             output, state = self.rnn(steps, initial_state=initial_state)
             return output, state
@@ -223,8 +229,8 @@ class AUGRU(SequenceLayer):
         """Return the events (batch, time, dim + 1), each with its score as its last feature."""
         if _is_row(scores.shape):
             scores = ops.squeeze(scores, 1)
-        events = history.events("sequence", sequence, self.compute_dtype)
-        scores = history.events("scores", scores, self.compute_dtype).values
+        events = history.events("sequence", sequence, self.variable_dtype)
+        scores = history.events("scores", scores, self.variable_dtype).values
         column = ops.reshape(scores, (*ops.shape(events.values)[:-1], 1))
         return events.map(lambda values: ops.concatenate([values, column], -1)).padded()
 

@@ -1,7 +1,7 @@
 """What differs between Keras's backends, and what only TensorFlow has.
 
-Ragged tensors, strings and histories taken out of their padding need TensorFlow. It is imported
-where it is used: the other backends work without it.
+Ragged tensors and strings need TensorFlow. Every backend is imported where it is used: the package
+works without the others.
 """
 
 from typing import Any
@@ -68,7 +68,7 @@ def same_sizes(name: str, x: Tensor, sequence: Tensor, axes: int) -> Tensor:
 
 
 def largest_seed() -> int:
-    """Return the largest that Keras's `SeedGenerator` takes."""
+    """Return the largest seed that Keras's `SeedGenerator` takes."""
     return {"tensorflow": 2**63, "jax": 2**32}.get(backend(), 2**31) - 1
 
 
@@ -94,15 +94,36 @@ def _check_one_process() -> None:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if x.shape[1] == 0:  # PyTorch has no maximum of nothing
+    if 0 in x.shape:  # PyTorch has no maximum of nothing
         return ops.sum(x, axis=1)
     return ops.max(x, axis=1, initial=-float("inf"))
+
+
+# Keras computes the next three in float32 on PyTorch, whatever the dtype.
+
+
+def maximum(x: Tensor, y: Tensor) -> Tensor:
+    """Return the larger of each two values."""
+    return x.maximum(y) if backend() == "torch" else ops.maximum(x, y)
+
+
+def matmul(x: Tensor, y: Tensor) -> Tensor:
+    """Multiply matrices."""
+    return x.matmul(y) if backend() == "torch" else ops.matmul(x, y)
+
+
+def divide_no_nan(x: Tensor, y: Tensor) -> Tensor:
+    """Divide; over 0 the result is 0, and so are the gradients."""
+    if backend() != "torch":
+        return ops.divide_no_nan(x, y)
+    return (x / y.masked_fill(y == 0, 1)).masked_fill(y == 0, 0)
 
 
 def row_ids(ragged: Any) -> Tensor:
     """Return the row of each value of a ragged tensor, as `value_rowids` does.
 
-    That pads on its way: one long history among short ones would cost as much as if all were long.
+    `value_rowids` pads on its way: one long history among short ones would cost as much as if all
+    were long.
     """
     tf = tensorflow()
     starts = ragged.row_splits[1:-1]  # where each row but the first starts
@@ -124,14 +145,54 @@ def values_in_rows_of(sequence: Any, x: Any) -> Tensor:
         return tf.identity(x.values)
 
 
+def can_pack(valid: Tensor) -> bool:
+    """Tell whether events can be taken out of their padding: whether a shape may depend on data.
+
+    Not on JAX, which compiles anew for every shape. PyTorch must see the values: not in
+    `torch.compile`, nor where Keras asks it for shapes alone.
+    """
+    if backend() == "torch":
+        import torch
+
+        return bool(valid.device.type != "meta" and not torch.compiler.is_compiling())
+    return backend() == "tensorflow"
+
+
+def places_of(valid: Tensor) -> Tensor:
+    """Return row and position of each valid event, (events, 2), in order."""
+    if backend() == "tensorflow":
+        return tensorflow().where(valid)
+    return ops.stack(ops.nonzero(valid), axis=1)
+
+
+def take(x: Tensor, places: Tensor) -> Tensor:
+    """Return the values (events, ...) of (batch, time, ...) at some places."""
+    if backend() == "tensorflow":
+        return tensorflow().gather_nd(x, places)
+    return x[places[:, 0], places[:, 1]]
+
+
+def put(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
+    """Return zeros (batch, time, ...) with values (events, ...) at some places."""
+    shape = (*ops.shape(like)[:2], *ops.shape(x)[1:])
+    return ops.scatter(places, x, shape)
+
+
 def segment_sum(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
     """Sum the values of each of `batch` rows; `rows`, the row of each value, are in order."""
-    return _with_last_rows(tensorflow().math.segment_sum(x, rows), batch)
+    if backend() == "tensorflow":
+        return _with_last_rows(tensorflow().math.segment_sum(x, rows), batch)
+    # Keras sums in float32 on PyTorch.
+    return x.new_zeros((batch, *x.shape[1:])).index_add(0, rows, x)
 
 
 def segment_max(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
-    """Return the largest values of each row, 0 for the rows after the last value."""
-    return _with_last_rows(tensorflow().math.segment_max(x, rows), batch)
+    """Return the largest values of each row, 0 or less for a row without values."""
+    if backend() == "tensorflow":
+        return _with_last_rows(tensorflow().math.segment_max(x, rows), batch)
+    index = rows.reshape(-1, *[1] * (x.ndim - 1)).expand_as(x)
+    zeros = x.new_zeros((batch, *x.shape[1:]))
+    return zeros.scatter_reduce(0, index, x, "amax", include_self=False)
 
 
 def _with_last_rows(per_row: Tensor, batch: Tensor) -> Tensor:
@@ -146,6 +207,8 @@ def _with_last_rows(per_row: Tensor, batch: Tensor) -> Tensor:
 
 def gather_rows(per_row: Tensor, rows: Tensor, batch: Tensor) -> Tensor:
     """Give every value what its row has."""
+    if backend() != "tensorflow":
+        return ops.take(per_row, rows, axis=0)
     tf = tensorflow()
 
     @tf.custom_gradient

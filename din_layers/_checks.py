@@ -124,6 +124,14 @@ def check_numeric(name: str, x: Any) -> None:
         raise TypeError(message(name, expected, **received))
 
 
+def check_floats(name: str, x: Any) -> None:
+    """Check that a tensor holds floats: not a mask, nor ids, nor strings."""
+    dtype = keras.backend.standardize_dtype(x.dtype)
+    if "float" not in dtype:
+        received = {f"{name}_dtype": dtype, f"{name}_shape": tuple(x.shape)}
+        raise TypeError(message(name, "must hold floats", **received))
+
+
 def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> None:
     """Check the static shapes of tensors whose axes have names.
 

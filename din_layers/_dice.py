@@ -104,18 +104,9 @@ class Dice(NumericLayer):
             constraint=self.alpha_constraint,
             autocast=False,
         )
-        self.moving_mean = self._add_statistic("moving_mean", channels, "zeros")
-        self.moving_variance = self._add_statistic("moving_variance", channels, "ones")
-
-    def _add_statistic(self, name: str, channels: int, initializer: str) -> Any:
-        return self.add_weight(
-            name=name,
-            shape=(channels,),
-            initializer=initializer,
-            dtype="float32",
-            trainable=False,
-            autocast=False,
-        )
+        kept = {"shape": (channels,), "dtype": "float32", "trainable": False, "autocast": False}
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **kept)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **kept)
 
     def _channels(self, shape: Any) -> int:
         rank = len(shape)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor
 from din_layers._tensors import scalar, select
 
@@ -56,7 +57,7 @@ class Events:
     def over(self, per_row: Tensor) -> "Events":
         """Divide by the number (batch, dim) of each event's row; over 0 the result is 0."""
         fill = 0.0 if self.fill == 0 else None
-        quotient = ops.divide_no_nan(self.values, self.history.spread(per_row))
+        quotient = _backend.divide_no_nan(self.values, self.history.spread(per_row))
         return Events(self.history, quotient, fill)
 
     def sum(self) -> Tensor:
@@ -69,7 +70,7 @@ class Events:
         lowest = scalar(-_INFINITY, largest)
         # Not `non_empty(largest, 0.0)`: the converter to ONNX makes a product of that selection,
         # and of -inf a NaN.
-        return ops.maximum(largest, self.history.non_empty(lowest, 0.0))
+        return _backend.maximum(largest, self.history.non_empty(lowest, 0.0))
 
     def mean(self) -> Tensor:
         """Average over each row: (batch, dim)."""

@@ -1,7 +1,7 @@
 """Histories of events: which positions of a batch of sequences are valid, and how they are stored.
 
 ==================  ==========================  ===================================
-                    `PaddedHistory`             `FlatHistory` (TensorFlow)
+                    `PaddedHistory`             `FlatHistory`
 ==================  ==========================  ===================================
 aligned tensors     (batch, time, ...)          (events, ...): no padding at all
 tensors per row     (batch, ...)                the same
@@ -24,7 +24,7 @@ from keras import ops
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged, tensorflow
 from din_layers._events import Events
-from din_layers._tensors import before, scalar
+from din_layers._tensors import scalar, select
 
 
 class History(abc.ABC):
@@ -40,14 +40,10 @@ class History(abc.ABC):
 
     def restrict(self, name: str, valid: Tensor) -> None:
         """Make the positions invalid where `valid`, (batch, time), is False."""
-        self._restrict_aligned(ops.cast(self._align(name, valid), "bool"))
+        self.restrict_aligned(ops.cast(self._align(name, valid), "bool"))
 
-    def restrict_to_lengths(self, lengths: Tensor) -> None:
-        """Make the positions of each row from `lengths`, (batch,), on invalid."""
-        lengths = _backend.same_sizes("lengths", lengths, self._sequence, axes=1)
-        self._restrict_aligned(before(self._positions(), self.spread(lengths)))
-
-    def _restrict_aligned(self, valid: Tensor) -> None:
+    def restrict_aligned(self, valid: Tensor) -> None:
+        """Make the positions invalid where aligned `valid` is False."""
         self.valid = valid if self.valid is None else ops.logical_and(self.valid, valid)
 
     def events(self, name: str, x: Tensor, dtype: str) -> Events:
@@ -62,9 +58,17 @@ class History(abc.ABC):
         # Not `valid[..., None]`: LiteRT has no slice that adds an axis to booleans.
         return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
 
+    def per_row(self, name: str, x: Tensor) -> Tensor:
+        """Give every event what the caller gave for its row: (batch,)."""
+        return self.spread(_backend.same_sizes(name, x, self._sequence, axes=1))
+
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
         """Replace the values, (batch, dim), of the rows without valid events."""
         return ops.where(self.count > 0, per_row, scalar(otherwise, per_row))
+
+    def where_events(self, x: Tensor) -> Tensor:
+        """Zero what belongs, (batch, ...), to rows without valid events."""
+        return select(ops.squeeze(self.count, 1) > 0, x)
 
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""
@@ -79,7 +83,7 @@ class History(abc.ABC):
         """Bring what the caller gave, (batch, time, ...), dense or ragged, to the layout."""
 
     @abc.abstractmethod
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         """Return the position in its row of each event."""
 
     @abc.abstractmethod
@@ -119,7 +123,8 @@ class PaddedHistory(History):
     """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
 
     def packed(self) -> History:
-        return self if self.valid is None else PackedHistory(self)
+        can_pack = self.valid is not None and _backend.can_pack(self.valid)
+        return PackedHistory(self) if can_pack else self
 
     def stores_rows_longer_than(self, positions: int) -> bool:
         time = self._sequence.shape[1]
@@ -130,7 +135,7 @@ class PaddedHistory(History):
             x = x.to_tensor(shape=[None, ops.shape(self._sequence)[1]])
         return _backend.same_sizes(name, x, self._sequence, axes=2)
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         return ops.arange(ops.shape(self._sequence)[1])[None, :]
 
     def _row_lengths(self) -> Tensor:
@@ -146,7 +151,7 @@ class PaddedHistory(History):
         return _backend.largest_of_time(x)
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
-        return ops.matmul(ops.transpose(weights, (0, 2, 1)), x)
+        return _backend.matmul(ops.transpose(weights, (0, 2, 1)), x)
 
     def restore(self, x: Tensor) -> Tensor:
         return x
@@ -186,9 +191,9 @@ class RaggedHistory(FlatHistory):
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
             return _backend.values_in_rows_of(self._sequence, x)
-        return tensorflow().gather_nd(x, ops.stack([self.rows, self._positions()], axis=1))
+        return _backend.take(x, ops.stack([self.rows, self.positions()], axis=1))
 
-    def _positions(self) -> Tensor:
+    def positions(self) -> Tensor:
         starts = tensorflow().gather(self._sequence.row_starts(), self.rows)
         return ops.arange(ops.shape(self.rows)[0], dtype=starts.dtype.name) - starts
 
@@ -208,19 +213,17 @@ class PackedHistory(FlatHistory):
     def __init__(self, padded: PaddedHistory) -> None:
         super().__init__(padded._sequence)
         self._padded = padded
-        self._indices = tensorflow().where(padded.valid)
-        self.rows, self.batch = self._indices[:, 0], ops.shape(padded.valid)[0]
+        self._places = _backend.places_of(padded.valid)
+        self.rows, self.batch = self._places[:, 0], ops.shape(padded.valid)[0]
 
     def _align(self, name: str, x: Tensor) -> Tensor:
-        return tensorflow().gather_nd(x, self._indices)
+        return _backend.take(x, self._places)
 
-    def _positions(self) -> Tensor:
-        return self._indices[:, 1]
+    def positions(self) -> Tensor:
+        return self._places[:, 1]
 
     def _row_lengths(self) -> Tensor:
         return self._padded.count
 
     def restore(self, x: Tensor) -> Tensor:
-        tf = tensorflow()
-        shape = tf.concat([tf.shape(self._padded.valid), tf.shape(x)[1:]], axis=0)
-        return tf.scatter_nd(self._indices, x, tf.cast(shape, self._indices.dtype))
+        return _backend.put(x, self._places, self._padded.valid)

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import keras
+
 from din_layers._backend import Tensor
 from din_layers._checks import Shape, check_tensors, message
 from din_layers._old_lists import name_companions
@@ -33,24 +35,22 @@ class InputNames:
     """How a layer calls its inputs.
 
     Attributes:
-        required: What it cannot do without, in the order of a list.
-        sequence: The one with the time axis; what stands before it is not part of the history.
-        optional: What may be given beside them, apart from the sources of validity.
+        before: What stands before the sequence in a list, and is not part of the history.
+        sequence: The tensor with the time axis.
+        after: What stands behind it; between the two, lists of earlier versions had what tells
+            valid positions.
+        optional: What may be given by keyword beside them.
     """
 
-    required: tuple[str, ...]
-    sequence: str
+    before: tuple[str, ...] = ()
+    sequence: str = "sequence"
+    after: tuple[str, ...] = ()
     optional: tuple[str, ...] = ()
 
     @property
-    def before(self) -> tuple[str, ...]:
-        """The required inputs up to the sequence."""
-        return self.required[: self.required.index(self.sequence) + 1]
-
-    @property
-    def after(self) -> tuple[str, ...]:
-        """The required inputs behind the sequence."""
-        return self.required[len(self.before) :]
+    def required(self) -> tuple[str, ...]:
+        """What the layer cannot do without, in the order of a list."""
+        return (*self.before, self.sequence, *self.after)
 
     def read(
         self, inputs: Any, mask: Any, keywords: Mapping[str, Any], ids_first: bool
@@ -79,16 +79,17 @@ class InputNames:
             check_tensors(name, x)
         self._check_names(named)
         # The order of the old lists: `layer.input`, which is flat, can be given back as one.
-        order = (*self.before, *SOURCES, *self.after, *self.optional)
+        order = (*self.before, self.sequence, *SOURCES, *self.after, *self.optional)
         return OrderedDict((name, named[name]) for name in order if name in named), masks
 
     def _from_list(self, inputs: Sequence[Any], ids_first: bool) -> dict[str, Any]:
         check_tensors("inputs", inputs)
-        if len(inputs) < len(self.required):
-            return dict(zip(self.required, inputs, strict=False))
         place, end = len(self.before), len(inputs) - len(self.after)
-        companions = name_companions(inputs[place:end], inputs[place - 1], ids_first)
-        return dict(zip((*self.before, *companions, *self.after), inputs, strict=True))
+        if place >= end:
+            return dict(zip(self.required, inputs, strict=False))
+        companions = name_companions(inputs[place + 1 : end], inputs[place], ids_first)
+        names = (*self.before, self.sequence, *companions, *self.after)
+        return dict(zip(names, inputs, strict=True))
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
         known = (*self.required, *SOURCES, *self.optional)
@@ -103,9 +104,8 @@ class InputNames:
         if not isinstance(input_shape, dict):
             several = bool(input_shape) and isinstance(input_shape[0], list | tuple)
             listed = list(input_shape) if several else [input_shape]
-            last = listed[max(len(listed) - len(self.after), len(self.before)) :]
-            listed = [*listed[: len(self.before)], *last]
-            input_shape = dict(zip(self.required, listed, strict=False))
+            start, end = len(self.before) + 1, max(len(listed) - len(self.after), 1)
+            input_shape = dict(zip(self.required, listed[:start] + listed[end:], strict=False))
         if not set(self.required) <= set(input_shape):
             expected = f"must be the shapes of {', '.join(self.required)}"
             raise ValueError(message("input_shape", expected, input_shape=input_shape))
@@ -113,7 +113,7 @@ class InputNames:
 
     def group(self, named: Mapping[str, Any], masks: Mapping[str, Any]) -> Inputs:
         """Sort named inputs and masks by what they are for."""
-        no_history = (*self.before[:-1], *self.optional)
+        no_history = (*self.before, *self.optional)
         return Inputs(
             sequence=named[self.sequence],
             tensors={name: x for name, x in named.items() if name not in SOURCES},
@@ -123,6 +123,9 @@ class InputNames:
 
 
 def _masks_by_name(mask: Any, names: Sequence[str], sequence: str) -> dict[str, Any]:
+    for x in keras.tree.flatten(mask):
+        if x is not None:
+            check_tensors("mask", x)
     if isinstance(mask, dict):
         return mask
     if not isinstance(mask, list | tuple):

@@ -9,7 +9,7 @@ from din_layers._checks import check_tensors
 
 
 class NumericLayer(keras.Layer):
-    """A layer that other backends refuse ragged tensors and strings for, and say why."""
+    """A layer that refuses ragged tensors and strings where the backend has none, and says why."""
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Call the layer, see the class."""

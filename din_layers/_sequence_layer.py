@@ -1,6 +1,7 @@
 """What the layers that read a history share: their inputs, their checks, the masks they hand on."""
 
 import inspect
+import textwrap
 from typing import Any, ClassVar
 
 import keras
@@ -25,8 +26,8 @@ class SequenceLayer(keras.Layer):
     """A layer that reads a history: which of its positions are events, and which are padding.
 
     A subclass names its inputs and computes; this class reads the inputs in every form, checks
-    them, and hands the mask on. What it says below of its call arguments takes the place of
-    `{validity}` in a subclass's docstring.
+    them, and hands the mask on. A subclass's docstring has `{validity}` where its call arguments
+    belong that are described here: the docstrings of `SOURCES` and the text below.
 
     Keras gives `compute_mask`, and the file of a functional model, the first argument alone. So
     the keywords become part of it: `layer([a, b], ids=c)` is recorded as one dict,
@@ -39,26 +40,24 @@ class SequenceLayer(keras.Layer):
         **kwargs: As in every Keras layer.
 
     Call arguments:
-        lengths: Integers (batch,) or (batch, 1): so many positions of each row, the first, are
-            valid. More than `time` counts as `time`, less than 0 as 0.
-        ids: Integers or strings (batch, time), valid where they differ from `hist_mask_value`.
         mask: The Keras mask, boolean (batch, time). Keras passes the one that
             `Embedding(mask_zero=True)` and `Masking` attach to an input.
 
-    Inputs and keywords may also come as one dict. A position is valid where all of `lengths`, `ids`
-    and `mask` that are given say so; if none is given, every position is. A `tf.RaggedTensor` has
-    no padding. Invalid positions may hold anything, NaN included, and get zero gradients.
+    Inputs and keywords may also come as one dict. A position is valid where all that is given of
+    these says so; if none is given, every position is. A `tf.RaggedTensor` has no padding. Invalid
+    positions may hold anything, NaN included, and get zero gradients.
     """
 
     #: What the layer is called on.
-    input_names: ClassVar[InputNames] = InputNames(("sequence",), "sequence")
+    input_names: ClassVar[InputNames] = InputNames()
     #: Whether ids are meant where an input of an old list could also be lengths.
     ids_first: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if cls.__doc__ and SequenceLayer.__doc__:  # `python -OO` has none
-            validity = SequenceLayer.__doc__.partition("Call arguments:")[2].strip()
+            mask = SequenceLayer.__doc__.partition("Call arguments:")[2].strip()
+            validity = f"\n{' ' * 8}".join([*map(_call_argument, SOURCES), mask])
             cls.__doc__ = cls.__doc__.replace("{validity}", validity)
 
     def __init__(
@@ -166,6 +165,11 @@ class SequenceLayer(keras.Layer):
             "hist_mask_value": self.hist_mask_value,
             "mask_required": self.mask_required,
         }
+
+
+def _call_argument(keyword: str) -> str:
+    text = " ".join((SOURCES[keyword].__doc__ or "").split())
+    return textwrap.fill(f"{keyword}: {text}", width=88, subsequent_indent=" " * 12)
 
 
 def _missing_mask(name: str, sequence: Tensor) -> str:

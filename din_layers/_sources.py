@@ -16,6 +16,7 @@ from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import Shape, check_axes, check_numeric, check_ragged, message
 from din_layers._history import History, PaddedHistory, RaggedHistory
+from din_layers._tensors import before
 
 Id = int | str
 Sources = Mapping[str, Tensor]
@@ -23,7 +24,7 @@ Axes = Mapping[str, tuple[Shape, str]]
 
 
 class Source(abc.ABC):
-    """A way to tell which positions of a sequence are valid."""
+    """A way to tell which positions of a sequence are valid; users read the docstring of each."""
 
     @abc.abstractmethod
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
@@ -41,7 +42,10 @@ class Source(abc.ABC):
 
 
 class Lengths(Source):
-    """Integer lengths (batch,) or (batch, 1): so many positions of each row, the first, count."""
+    """Integers (batch,) or (batch, 1): the first so many positions of each row are valid.
+
+    More than `time` counts as `time`, less than 0 as 0.
+    """
 
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
         own = "batch 1" if len(x.shape) == 2 else "batch"
@@ -49,16 +53,22 @@ class Lengths(Source):
         _check_integers("lengths", x)
 
     def restrict(self, history: History, x: Tensor, hist_mask_value: Id) -> None:
-        history.restrict_to_lengths(ops.reshape(x, (-1,)))
+        lengths = history.per_row("lengths", ops.reshape(x, (-1,)))
+        history.restrict_aligned(before(history.positions(), lengths))
 
 
 class Ids(Source):
-    """Integer or string ids (batch, time), valid where they differ from `hist_mask_value`."""
+    """Integers or strings (batch, time), valid where they differ from `hist_mask_value`."""
 
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
         check_axes(**axes, ids=(tuple(x.shape), "batch time"))
         if not isinstance(hist_mask_value, str):
             _check_integers("ids", x)
+            bounds = np.iinfo(_dtype(x))
+            if not bounds.min <= hist_mask_value <= bounds.max:
+                expected = f"must be an id that {_dtype(x)} can hold"
+                received = {"hist_mask_value": hist_mask_value, "ids_dtype": _dtype(x)}
+                raise ValueError(message("hist_mask_value", expected, **received))
         elif not _backend.is_text(x):
             received = {"ids_dtype": _dtype(x), "ids_shape": tuple(x.shape)}
             raise TypeError(message("ids", "must be strings like `hist_mask_value`", **received))
@@ -101,9 +111,6 @@ def read_history(
 def _differ(ids: Tensor, value: Id) -> Tensor:
     if isinstance(value, str):
         return _backend.tensorflow().not_equal(ids, value)
-    bounds = np.iinfo(_dtype(ids))
-    if not bounds.min <= value <= bounds.max:
-        return ops.ones_like(ids, dtype="bool")  # no id of this dtype is the mask value
     return ops.not_equal(ids, ops.cast(value, ids.dtype))
 
 

@@ -26,7 +26,7 @@ def select(valid: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:
 
 
 def before(positions: Tensor, lengths: Tensor) -> Tensor:
-    """Tell which positions lie before the end, whatever the two integer dtypes can hold."""
+    """Tell which positions are less than `lengths`, for any two integer dtypes."""
     if keras.backend.standardize_dtype(lengths.dtype) not in ("int64", "uint64", "uint32"):
         lengths = ops.cast(lengths, "int32")
     return ops.cast(positions, lengths.dtype) < lengths

@@ -37,7 +37,7 @@ class ValidPositions(keras.Layer):
     Args:
         hist_mask_value: The id of an invalid position.
         single_event_ids: In files before 0.4: whether ids are meant where a companion could also
-            be lengths. The other names that stand there decide nothing.
+            be lengths. Other names in those files are ignored.
         **kwargs: As in every Keras layer.
     """
 

@@ -8,12 +8,13 @@ import keras
 import numpy as np
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     Shape,
     check_axes,
+    check_floats,
     check_normalization,
-    check_numeric,
     check_ragged,
     message,
 )
@@ -43,7 +44,7 @@ def _relative(weights: Events) -> Events:
     top = ops.stop_gradient(weights.map(ops.abs).max())
     # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
     largest = float(np.finfo(keras.backend.standardize_dtype(top.dtype)).max) / 2**8
-    return weights.over(ops.minimum(top, largest))
+    return weights.over(-_backend.maximum(-top, ops.full_like(top, -largest)))
 
 
 _NORMALISE: dict[str | None, Callable[[Events], Events]] = {
@@ -70,13 +71,11 @@ class WeightedSequenceLayer(SequenceLayer):
 
     Followed by a `SequencePoolingLayer`, this is `tf.nn.embedding_lookup_sparse` with weights:
 
-    ==========  ==================================  ========================================
-    combiner    with weights                        without weights
-    ==========  ==================================  ========================================
-    `"sum"`     normalization `None`, mode "sum"    `SequencePoolingLayer("sum")` alone
-    `"mean"`    normalization `"sum"`, mode "sum"   `SequencePoolingLayer("mean")` alone
-    `"sqrtn"`   normalization `"sqrtn"`, mode "sum" `SequencePoolingLayer("sqrtn")` alone
-    ==========  ==================================  ========================================
+    | combiner | with weights | without weights |
+    |---|---|---|
+    | `"sum"` | normalization `None`, mode "sum" | `SequencePoolingLayer("sum")` alone |
+    | `"mean"` | normalization `"sum"`, mode "sum" | `SequencePoolingLayer("mean")` alone |
+    | `"sqrtn"` | normalization `"sqrtn"`, mode "sum" | `SequencePoolingLayer("sqrtn")` alone |
 
     Mode "mean" after a normalisation divides by the number of events a second time.
 
@@ -112,7 +111,7 @@ class WeightedSequenceLayer(SequenceLayer):
         array([[[1.75]]], dtype=float32)
     """
 
-    input_names = InputNames(("sequence", "weights"), "sequence")
+    input_names = InputNames(after=("weights",))
 
     def __init__(
         self,
@@ -150,7 +149,7 @@ class WeightedSequenceLayer(SequenceLayer):
             sequence=(shapes["sequence"], "batch time dim"),
             weights=(shapes["weights"], "batch time" + " 1" * (len(weights.shape) != 2)),
         )
-        check_numeric("weights", weights)
+        check_floats("weights", weights)
         check_ragged("weights", weights, sequence)
         if is_ragged(weights) != is_ragged(sequence):
             expected = "must be ragged if and only if `sequence` is"

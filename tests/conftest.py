@@ -40,12 +40,16 @@ def _fresh_keras_state():
     keras.config.set_dtype_policy(policy)
 
 
-# The examples, what is written about them, and the exports, which are graphs of TensorFlow.
-TENSORFLOW_FOLDERS = {"examples", "export", "project"}
+# Graphs of TensorFlow, and what is written for it.
+TENSORFLOW_FOLDERS = {"benchmarks", "examples", "export", "project"}
+SLOW_FOLDERS = {"benchmarks", "export"}
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items):
-    """Skip the folders that are about TensorFlow on other backends."""
+    """Mark whole folders: those that are about TensorFlow, and those that are slow."""
     for item in items:
         if item.path.parent.name in TENSORFLOW_FOLDERS:
             item.add_marker(needs_tensorflow)
+        if item.path.parent.name in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)

@@ -14,7 +14,7 @@ class Case:
         keeps_time: Whether the output has the time axis of the sequence.
         ordered: Whether the order of the events matters.
         queries: The number of queries that it takes, None for any.
-        skips_padding: Whether it takes events out of their padding, which only TensorFlow does.
+        skips_padding: Whether it takes events out of their padding.
         list_place: Where the lists of earlier versions had what tells valid positions.
     """
 

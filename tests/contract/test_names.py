@@ -159,7 +159,7 @@ NAMES = [
     ("pooling", SEQUENCE, {"lengths": [4, 1, 2]}, TypeError, "`lengths` must be a tensor or an a"),
     ("pooling", {"sequence": SEQUENCE, "ids": IDS}, {"ids": IDS}, ValueError, "must be given once"),
     ("pooling", [SEQUENCE, LENGTHS], {"lengths": LENGTHS}, ValueError, "`lengths` must be given"),
-    ("pooling", {"sequenc": SEQUENCE}, {}, ValueError, "or a dict of sequence, lengths, ids. Rec"),
+    ("pooling", {"sequenc": SEQUENCE}, {}, ValueError, "or a dict of sequence, lengths, i"),
     ("pooling", SEQUENCE, {"length": LENGTHS}, TypeError, "length"),
     ("pooling", SEQUENCE, {"lengths": IDS}, ValueError, "`lengths` must have shape (batch,) or"),
     ("pooling", SEQUENCE, {"ids": LENGTHS}, ValueError, "`ids` must have shape (batch, time)"),
@@ -167,6 +167,7 @@ NAMES = [
     ("pooling", SEQUENCE, {"mask": IDS[:, :1] > 0}, ValueError, "`mask` must have shape (batch, t"),
     ("attention", {"query": QUERY}, {}, ValueError, "`inputs` must be a list [query, keys], or a"),
     ("attention", [QUERY, SEQUENCE], {"mask": [None]}, ValueError, "or a list of one for each in"),
+    ("pooling", SEQUENCE, {"mask": "no"}, TypeError, "`mask` must be a tensor or an array"),
     ("augru", [SEQUENCE, WEIGHTS], {"ids": IDS * 1.0}, TypeError, "`ids` must be integers. Rece"),
     ("weighting", {"sequence": SEQUENCE, "weights": None}, {}, ValueError, "[sequence, weights]"),
 ]
@@ -240,6 +241,7 @@ def test_ids_of_unknown_width_in_a_model_of_an_earlier_version():
         ("attention", {"ids": LENGTHS[:, None]}),
         ("weighting", {"ids": IDS[:1]}),
         ("augru", {"lengths": IDS}),
+        ("augru", {"initial_state": np.ones((1, 2), "float32")}),
     ],
 )
 def test_a_shape_that_a_graph_sees_only_when_it_runs_is_never_stretched(name, keywords):
@@ -255,6 +257,18 @@ def test_a_shape_that_a_graph_sees_only_when_it_runs_is_never_stretched(name, ke
     graph = graph.get_concrete_function(*keras.tree.map_structure(free, (inputs, keywords)))
     with pytest.raises(tf.errors.InvalidArgumentError, match="of the sequence"):
         graph(*keras.tree.map_structure(tf.constant, (inputs, keywords)))
+
+
+@needs_tensorflow
+@pytest.mark.parametrize("skip_padding", [False, True])
+@pytest.mark.parametrize("rows", [(3, 1), (1, 3)])
+def test_a_query_of_another_batch_is_an_error_when_the_graph_runs(rows, skip_padding):
+    layer = din_layers.AttentionPoolingLayer((4,), skip_padding=skip_padding)
+    layer([QUERY, SEQUENCE])
+    specs = [tf.TensorSpec([None, 1, DIM]), tf.TensorSpec([None, None, DIM])]
+    graph = tf.function(lambda *inputs: layer(list(inputs)), input_signature=specs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`query` must have the batch"):
+        graph(QUERY[: rows[0]], SEQUENCE[: rows[1]])
 
 
 @needs_tensorflow

@@ -357,6 +357,7 @@ def command(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.slow
 def test_the_command_on_a_right_model_and_on_a_broken_one(tmp_path):
     right, broken = tmp_path / "right.keras", tmp_path / "broken.keras"
     model_of_ids().save(right)

@@ -382,6 +382,39 @@ def test_padding_meets_no_singular_point_of_an_activation():
     assert all(np.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.parametrize("garbage", [np.nan, np.inf])
+@pytest.mark.parametrize("config", [{}, {"weight_normalization": None}, {"mode": "sequence"}])
+def test_the_query_of_an_empty_history_decides_nothing(config, garbage):
+    layer = din_layers.AttentionPoolingLayer((4,), **config)
+    query, keys, ids = batch_of()
+    query[1] = garbage  # the history of this row is empty
+    counted = ids != 0 if config.get("mode") else np.ones(4, bool)
+    output, _, gradients = differentiate(
+        lambda keys: layer([ops.convert_to_tensor(query), keys], ids=ids), [keys], counted
+    )
+    np.testing.assert_array_equal(output[1], 0)
+    assert len(gradients) == 4
+    assert all(np.isfinite(gradient).all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("activation", ["dice", keras.layers.BatchNormalization()])
+def test_frozen_is_frozen_after_loading_too(activation):
+    """Also cloned, and frozen by the constructor."""
+    layer = din_layers.AttentionPoolingLayer((4,), activation)
+    layer.trainable = False
+    for frozen in (
+        layer,
+        din_layers.AttentionPoolingLayer.from_config(layer.get_config()),
+        din_layers.AttentionPoolingLayer((4,), activation, trainable=False),
+    ):
+        frozen.build([(None, 1, DIM), (None, None, DIM)])
+        before = frozen.get_weights()
+        frozen(batch_of(), training=True)
+        assert not frozen.trainable_weights
+        for old, new in zip(before, frozen.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
 def test_other_errors_of_a_call():
     layer = din_layers.AttentionPoolingLayer(mode="sequence")
     query, keys, ids = batch_of(queries=2)

@@ -192,6 +192,7 @@ print("same")
 """
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_synchronized_replicas_have_the_statistics_of_the_whole_batch():
     assert run_fresh(REPLICAS).endswith("same\n")

@@ -269,6 +269,7 @@ assert [x.dtype.name for x in data.map(hashed)] == ["int64"]
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 def test_on_a_real_backend(backend):
     if importlib.util.find_spec(backend) is None:
@@ -326,6 +327,7 @@ print(json.dumps({name: [x.numpy().tolist() for x in ids] for name, ids in resul
 """
 
 
+@pytest.mark.slow
 @needs_tensorflow
 def test_fresh_processes_give_the_same_ids(tmp_path):
     texts = keras.Input((None,), dtype="string")

@@ -126,7 +126,7 @@ def two_inputs():
 IDS = [np.array([[1, 2, 2, 0], [2, 5, 0, 0]]), np.array([[5], [3]])]
 
 
-# torch.compile takes a minute; that of a whole DIN was compared once, see docs/everywhere.md.
+# torch.compile takes a minute; that of a whole DIN was compared once, see docs/backends.md.
 @pytest.mark.parametrize("jit_compile", [False] if BACKEND == "torch" else [False, True])
 def test_a_training_step_shrinks_the_rows_of_the_batch(jit_compile):
     model = two_inputs()

@@ -108,19 +108,6 @@ def test_the_mask_that_goes_on_has_every_source_in_it():
     np.testing.assert_allclose(model([ids, lengths])[:, 0], expected, rtol=1e-6)
 
 
-def test_the_mask_that_goes_on_where_no_id_can_be_invalid(tmp_path):
-    """-1 among uint8 ids; the mask is a layer of its own in the model, and saved with it."""
-    inputs = [keras.Input((None, 2)), keras.Input((None,), dtype="uint8"), keras.Input((None,))]
-    weighted = din_layers.WeightedSequenceLayer(None, hist_mask_value=-1)(inputs)
-    model = keras.Model(
-        inputs, din_layers.SequencePoolingLayer("sum", supports_masking=True)(weighted)
-    )
-    model.save(tmp_path / "model.keras")
-    for other in (model, keras.models.load_model(tmp_path / "model.keras")):
-        pooled = other([np.ones((2, 3, 2)), np.zeros((2, 3), "uint8"), np.ones((2, 3))])
-        np.testing.assert_array_equal(pooled, np.full((2, 1, 2), 3))
-
-
 def test_the_mask_of_the_weights_counts_too():
     """Weights padded with -1 and read through Masking, as a padded batch has them."""
     inputs = [keras.Input((None, 2)), keras.Input((None, 1))]
@@ -146,10 +133,12 @@ SEQUENCE, RAGGED = np.ones((2, 4, 3), "float32"), tf.ragged.constant([[1.0], [2.
         ),
         ([SEQUENCE, SEQUENCE], ValueError, "weights.shape=(2, 4, 3)"),
         ([SEQUENCE, SEQUENCE[:, 0, 0]], ValueError, "weights.shape=(2,)"),
+        ([SEQUENCE, SEQUENCE[:, :, 0] > 0], TypeError, "`weights` must hold floats. Received: wei"),
+        ([SEQUENCE, np.ones((2, 4), int)], TypeError, "`weights` must hold floats"),
         pytest.param(
             [SEQUENCE, tf.fill((2, 4), "a")],
             TypeError,
-            "`weights` must hold numbers",
+            "`weights` must hold floats",
             marks=needs_tensorflow,
         ),
         pytest.param(

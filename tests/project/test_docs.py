@@ -1,4 +1,4 @@
-"""The code in README and docstrings does what it says; the package's numbers agree."""
+"""The code in README, docs and docstrings does what it says; nothing in them is missing."""
 
 import doctest
 import importlib.metadata
@@ -18,13 +18,24 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_code_in_the_readme_runs(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 4), ("docs/recipes.md", 8)])
+def test_the_code_of_a_page_runs(page, blocks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 8
+    code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+    assert len(code) == blocks
     names = {}  # one for all: a reader goes on from block to block
-    for block in blocks:
-        exec(compile(block, "README.md", "exec"), names)
+    for block in code:
+        exec(compile(block, page, "exec"), names)
+
+
+def test_the_readme_has_two_screens():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_readme_has_the_two_commands():
+    """CI takes the second from there, by its end."""
+    assert '    pip install -e ".[examples]" && python examples/studies din\n' in README
+    assert '    pip install -e ".[test]" && pytest\n' in README
 
 
 def test_the_page_about_testing_shows_what_is_printed(capsys):
@@ -44,6 +55,39 @@ def test_every_invariant_has_its_heading_in_the_contract():
     page = (ROOT / "docs" / "contract.md").read_text(encoding="utf-8")
     parts = dict(re.findall(r"^### `(\w+)`\n\n(.+?)(?=\n#|\Z)", page, re.DOTALL | re.MULTILINE))
     assert list(parts) == list(testing.INVARIANTS)
+
+
+PAGES = {path.name for path in (ROOT / "docs").glob("*.md")}
+# The pages that mkdocs_hooks.py makes of files outside docs/.
+COPIES = dict(
+    re.findall(r'"([\w/]+\.md)": "(\w+\.md)"', (ROOT / "mkdocs_hooks.py").read_text("utf-8"))
+)
+
+
+def test_every_page_is_in_the_navigation_once():
+    navigation = re.findall(
+        r"^ +- [^:]+: (\S+\.md)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M
+    )
+    assert sorted(navigation) == sorted([*PAGES, *COPIES.values()])
+
+
+@pytest.mark.parametrize("source", [*COPIES, *sorted(f"docs/{page}" for page in PAGES)])
+def test_links_lead_to_files(source):
+    text = (ROOT / source).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#:]+)[#)]", text):
+        assert ((ROOT / source).parent / link).exists(), link
+
+
+def test_the_reference_has_every_public_name():
+    text = "".join((ROOT / "docs" / page).read_text("utf-8") for page in ("layers.md", "kit.md"))
+    made = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
+    constants = [name for name in testing.__all__ if not callable(getattr(testing, name))]
+    assert sorted(made) == sorted(
+        [
+            *(f"din_layers.{name}" for name in din_layers.custom_objects),
+            *(f"din_layers.testing.{name}" for name in set(testing.__all__) - set(constants)),
+        ]
+    )
 
 
 def test_the_readme_names_every_public_class():

@@ -44,6 +44,7 @@ def needs(backend):
 
 
 # Keras saves that JAX compiled the model; TensorFlow then finds that `skip_padding` cannot be.
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Model doesn't support `jit_compile=True`:UserWarning")
 @pytest.mark.parametrize(
     "backend", [pytest.param(name, marks=needs(name)) for name in BACKENDS if name != BACKEND]

@@ -75,6 +75,7 @@ def train(folder, name, kill=0):
     )
 
 
+@pytest.mark.slow
 @needs_tensorflow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="Windows has no SIGKILL")
 def test_a_killed_training_resumes_to_the_same_weights(tmp_path):
