@@ -7,9 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from naive import NaiveAttention
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
@@ -27,9 +25,34 @@ SHAPES: dict[Shape, tuple[tuple[float, float], tuple[float, float]]] = {
 HIDDEN = (80, 40)
 FILMS = 5000
 NAIVE = "naive"
-WAYS = ("padded", "padded, XLA", "padded, skip_padding", "ragged")
+WAYS = _, XLA, SKIPPING, _ = ("padded", "padded, XLA", "padded, skip_padding", "ragged")
 
 Run = Callable[[], Any]
+
+
+class NaiveAttention(keras.Layer):
+    """As it is commonly written: query repeated, four parts joined, masked by a sentinel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        hidden = [keras.layers.Dense(size, activation="sigmoid") for size in HIDDEN]
+        self.dense_layers = [*hidden, keras.layers.Dense(1)]
+
+    def build(self, input_shape: Any) -> None:
+        width = 4 * input_shape[1][-1]
+        for dense in self.dense_layers:
+            dense.build((None, None, width))
+            width = dense.units
+
+    def call(self, inputs: Any) -> Any:
+        query, keys, ids = inputs
+        queries = tf.tile(query, [1, tf.shape(keys)[1], 1])
+        x = tf.concat([queries, keys, queries - keys, queries * keys], axis=-1)
+        for dense in self.dense_layers:
+            x = dense(x)
+        scores = tf.transpose(x, (0, 2, 1))
+        scores = tf.where(tf.not_equal(ids, 0)[:, None], scores, -(2.0**32) + 1)
+        return tf.matmul(tf.nn.softmax(scores), keys)
 
 
 def histories(batch: int, time: int, fill: float) -> tuple[Any, Any, Any]:
@@ -42,32 +65,39 @@ def histories(batch: int, time: int, fill: float) -> tuple[Any, Any, Any]:
     return padded, tf.RaggedTensor.from_tensor(padded, lengths=lengths), candidates
 
 
-def ways(shape: Shape) -> Iterator[tuple[str, Run, list[Any], bool]]:
-    """Yield each way to compute: its name, a forward pass, its variables, whether under XLA."""
+def build(dim: int) -> dict[str, keras.Layer]:
+    """Return an embedding and, by way, layers of the same weights."""
+    ours = {way: din_layers.AttentionPoolingLayer(HIDDEN) for way in WAYS}
+    ours[SKIPPING] = din_layers.AttentionPoolingLayer(HIDDEN, skip_padding=True)
+    layers = {"embedding": keras.layers.Embedding(FILMS, dim), NAIVE: NaiveAttention()}
+    layers["embedding"].build()
+    layers[NAIVE].build([(None, 1, dim), (None, None, dim)])
+    for layer in ours.values():
+        layer.build([(None, 1, dim), (None, None, dim)])
+        layer.set_weights(layers[NAIVE].get_weights())
+    return {**layers, **ours}
+
+
+def ways(shape: Shape) -> dict[str, tuple[Run, list[Any]]]:
+    """Return by way a forward pass and its variables."""
     batch, time, dim, fill = shape
     padded, ragged, candidates = histories(batch, time, fill)
-    embedding = keras.layers.Embedding(FILMS, dim)
-    embedding.build()
-    naive = NaiveAttention(HIDDEN)
-    ours = din_layers.AttentionPoolingLayer(HIDDEN)
-    skipping = din_layers.AttentionPoolingLayer(HIDDEN, skip_padding=True)
-    for layer in (naive, ours, skipping):
-        layer.build([(batch, 1, dim), (batch, time, dim)])
-    ours.set_weights(naive.get_weights())
-    skipping.set_weights(naive.get_weights())
+    layers = build(dim)
+    embedding = layers.pop("embedding")
 
-    def forward(layer: Any, history: Any, *ids: Any) -> Run:
-        return lambda: layer([embedding(candidates), embedding(history), *ids])
+    def forward(way: str) -> Run:
+        inputs = [ragged] if way == "ragged" else [padded, padded]
+        return lambda: layers[way]([embedding(candidates), embedding(inputs[0]), *inputs[1:]])
 
-    for name, layer, inputs, xla in (
-        (NAIVE, naive, (padded, padded), False),
-        (WAYS[0], ours, (padded, padded), False),
-        (WAYS[1], ours, (padded, padded), True),
-        (WAYS[2], skipping, (padded, padded), False),
-        (WAYS[3], ours, (ragged,), False),
-    ):
-        variables = [v.value for v in [*layer.trainable_variables, embedding.embeddings]]
-        yield name, forward(layer, *inputs), variables, xla
+    result = {}
+    for way, layer in layers.items():
+        weights = [*layer.trainable_variables, embedding.embeddings]
+        result[way] = forward(way), [weight.value for weight in weights]
+    return result
+
+
+def graph(way: str, run: Run) -> Run:
+    return tf.function(run, jit_compile=way == XLA, autograph=False)
 
 
 def training_step(forward: Run, variables: list[Any]) -> Run:
@@ -85,14 +115,17 @@ def training_step(forward: Run, variables: list[Any]) -> Run:
 def compiled(shape: Shape) -> tuple[dict[str, Run], dict[str, Run]]:
     """Return by way the forward passes, which give the same, and the training steps."""
     forwards, steps = {}, {}
-    for name, forward, variables, xla in ways(shape):
-        forwards[name] = tf.function(forward, jit_compile=xla, autograph=False)
-        step = training_step(forward, variables)
-        steps[name] = tf.function(step, jit_compile=xla, autograph=False)
-    expected = forwards[NAIVE]()
-    for name, run in forwards.items():
-        np.testing.assert_allclose(run(), expected, atol=1e-5, err_msg=name)
+    for way, (forward, variables) in ways(shape).items():
+        forwards[way] = graph(way, forward)
+        steps[way] = graph(way, training_step(forward, variables))
+    check_equal(forwards)
     return forwards, steps
+
+
+def check_equal(forwards: dict[str, Run]) -> None:
+    expected = forwards[NAIVE]()
+    for way, run in forwards.items():
+        np.testing.assert_allclose(run(), expected, atol=1e-5, err_msg=way)
 
 
 def least_work(shape: Shape) -> float:
@@ -103,23 +136,19 @@ def least_work(shape: Shape) -> float:
     return 2 * batch * (time * fill * by_event + by_row)
 
 
-def large_product(size: int = 2048) -> tuple[Run, float]:
-    """Return a matrix product, and its floating-point operations."""
-    matrix = tf.random.normal((size, size))
-    return tf.function(lambda: tf.matmul(matrix, matrix), autograph=False), 2 * size**3
-
-
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure the ratios, and how far from the limit they are."""
     shapes = {(4, 20, 4, 0.3): SHAPES[32, 10, 8, 0.5]} if options.quick else SHAPES
-    product, work = large_product(64 if options.quick else 2048)
+    size = 64 if options.quick else 2048
+    matrix = tf.random.normal((size, size))
+    product = graph("matmul", lambda: tf.matmul(matrix, matrix))
     ratios, shares = [], []
     for shape, (padded, ragged) in tqdm(shapes.items(), unit="shape", leave=False):
         # Small products are short: more runs cost nothing.
         runs = options.runs if shape[0] * shape[1] > 10_000 else 10 * options.runs
         # Separate, so that each compares what is of one kind.
         medians = [interleaved_medians(kind, runs) for kind in compiled(shape)]
-        rate = work / interleaved_medians({"product": product}, 5)["product"]
+        rate = 2 * size**3 / interleaved_medians({"product": product}, 5)["product"]
         targets = {"padded": padded, "padded, XLA": padded, "ragged": ragged}
         label = ", ".join(map(str, shape))
         to_naive = {way: [m[NAIVE] / m[way] for m in medians] for way in WAYS}

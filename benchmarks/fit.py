@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from report import Table, cell
-from tqdm import tqdm
+from tqdm import trange
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from studies.data import held_out, load, questions
@@ -60,7 +60,7 @@ def deepctr_python(folder: Path) -> Path:
 
 
 class Worker:
-    """A model in a process of its own, warm and waiting."""
+    """A model in a process of its own, waiting."""
 
     def __init__(self, python: Path, way: str, data: Path) -> None:
         # Each library shows its own warnings and notes; what fails is seen by its exit.
@@ -71,23 +71,14 @@ class Worker:
             text=True,
             env={**os.environ, "TF_USE_LEGACY_KERAS": "1" if way == DEEPCTR else "0"},
         )
-        self.read()
-
-    def read(self) -> float:
-        """Return the number that the process prints next."""
-        for line in self.process.stdout or ():
-            if line.startswith("seconds "):
-                return float(line.split()[1])
-        raise RuntimeError(f"{self.process.args} ended with code {self.process.wait()}")
 
     def epoch(self) -> float:
         """Train for an epoch; return the seconds it took."""
         print(file=self.process.stdin, flush=True)
-        return self.read()
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.communicate()
+        for line in self.process.stdout or ():
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        raise RuntimeError(f"{self.process.args} ended with code {self.process.wait()}")
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:
@@ -100,25 +91,19 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         data = Path(folder, "data.npz")
         count = write_data(data, batches, limit=20 if options.quick else None)
-        workers = {}
-        progress = stack.enter_context(
-            tqdm(total=len(pythons) * (1 + epochs), unit="epoch", leave=False)
-        )
-        for way, python in pythons.items():
-            workers[way] = Worker(python, way, data)
-            stack.callback(workers[way].close)
-            progress.update()
+        workers = {way: Worker(python, way, data) for way, python in pythons.items()}
         seconds: dict[str, list[float]] = {way: [] for way in workers}
-        for _ in range(epochs):
+        for worker in workers.values():
+            stack.callback(worker.process.communicate)
+        for _ in trange(1 + epochs, unit="epoch of each", leave=False):
             for way, worker in workers.items():
                 seconds[way].append(worker.epoch())
-                progress.update()
-    rates = {way: count / statistics.median(times) for way, times in seconds.items()}
+    # The first of each traces and compiles.
+    rates = {way: count / statistics.median(times[1:]) for way, times in seconds.items()}
     rows = [["examples per second", *(f"{rate:,.0f}" for rate in rates.values())]]
     if DEEPCTR in rates:
-        ratios = [
-            cell([rate / rates[DEEPCTR]], TARGETS.get(way, ())) for way, rate in rates.items()
-        ]
+        base = rates[DEEPCTR]
+        ratios = [cell([rate / base], TARGETS.get(way, ())) for way, rate in rates.items()]
         rows.append(["ours / DeepCTR", *ratios])
     yield Table(
         f"`fit` on {count:,} ratings: user, film, first genre, and the histories of both"

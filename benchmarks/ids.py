@@ -7,15 +7,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
 
 
-def pairs(batch: int, time: int, keys: int) -> Iterator[tuple[str, Any, Any, Any]]:
-    """Yield a name, Keras's layer, ours, and ids for them."""
+def pairs(batch: int, time: int, keys: int) -> list[tuple[str, Any, Any, Any]]:
+    """Return names, Keras's layer, ours, and ids for them."""
     rng = np.random.default_rng(0)
     # One in ten is unknown, and those after the length are padding.
     numbers = rng.integers(1, round(keys * 1.1), (batch, time))
@@ -24,37 +23,26 @@ def pairs(batch: int, time: int, keys: int) -> Iterator[tuple[str, Any, Any, Any
     strings = tf.where(integers > 0, tf.strings.as_string(integers), "")
     known = list(range(1, keys))
     words = [str(key) for key in known]
-    yield (
-        f"VocabLayer, {keys:,} strings",
+    keras_layers = [
         keras.layers.StringLookup(vocabulary=words, mask_token=""),
-        din_layers.VocabLayer(words, mask_value=""),
-        strings,
-    )
-    yield (
-        f"VocabLayer, {keys:,} integers",
         keras.layers.IntegerLookup(vocabulary=known, mask_token=0),
-        din_layers.VocabLayer(known, mask_value=0),
-        integers,
-    )
-    yield (
-        "HashLayer, strings",
         keras.layers.Hashing(keys, mask_value=""),
-        din_layers.HashLayer(keys, mask_value=""),
-        strings,
-    )
-    yield (
-        "HashLayer, integers",
         keras.layers.Hashing(keys, mask_value=0),
-        din_layers.HashLayer(keys, mask_zero=True),
-        integers,
-    )
+    ]
+    ours = {
+        f"VocabLayer, {keys:,} strings": din_layers.VocabLayer(words, mask_value=""),
+        f"VocabLayer, {keys:,} integers": din_layers.VocabLayer(known, mask_value=0),
+        "HashLayer, strings": din_layers.HashLayer(keys, mask_value=""),
+        "HashLayer, integers": din_layers.HashLayer(keys, mask_zero=True),
+    }
+    return list(zip(ours, keras_layers, ours.values(), [strings, integers] * 2, strict=True))
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure lookups in a graph."""
     size = (4, 5, 20) if options.quick else (512, 50, 100_000)
     rows = []
-    for name, other, ours, ids in tqdm(list(pairs(*size)), unit="layer", leave=False):
+    for name, other, ours, ids in tqdm(pairs(*size), unit="layer", leave=False):
         other(ids), ours(ids)  # tables are made outside the graphs
         runs = {
             key: tf.function(lambda layer=layer, ids=ids: layer(ids), autograph=False)

@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from functools import partial
 
-from report import Table, cell
-from timing import interleaved_medians
+from report import Table, cell, interleaved_medians
 from tqdm import tqdm
 
 _PROGRAM = """

@@ -4,23 +4,17 @@ import argparse
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import tensorflow as tf
-from attention import FILMS, HIDDEN, histories, training_step
-from report import Table, cell
-from timing import interleaved_medians
-
-import din_layers
+from attention import build, graph, histories, training_step
+from report import Table, cell, interleaved_medians
 
 
 def step(way: str, batch: int, time: int, dim: int, fill: float, padding: int) -> Callable[[], Any]:
     """Return a training step over histories with further positions of padding."""
     ids, _, candidates = histories(batch, time, fill)
     ids = tf.pad(ids, [[0, 0], [0, padding]])
-    embedding = keras.layers.Embedding(FILMS, dim)
-    embedding.build()
-    layer = din_layers.AttentionPoolingLayer(HIDDEN, skip_padding=way == "padded, skip_padding")
-    layer.build([(batch, 1, dim), (batch, time, dim)])
+    layers = build(dim)
+    embedding, layer = layers["embedding"], layers[way]
 
     def forward() -> Any:
         if way == "ragged":
@@ -29,7 +23,7 @@ def step(way: str, batch: int, time: int, dim: int, fill: float, padding: int) -
         return layer([embedding(candidates), embedding(ids), ids])
 
     variables = [v.value for v in [*layer.trainable_variables, embedding.embeddings]]
-    return tf.function(training_step(forward, variables), autograph=False)
+    return graph(way, training_step(forward, variables))
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:

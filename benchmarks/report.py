@@ -1,11 +1,14 @@
-"""Tables of results, and the Markdown file that they are kept in."""
+"""Medians, tables of them, and the Markdown file that they are kept in."""
 
 import datetime
 import os
 import platform
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from typing import Any, NamedTuple
 
 _INTRODUCTION = """\
 # Benchmarks
@@ -16,15 +19,28 @@ section says how it was made.
 """
 
 
-@dataclass(frozen=True)
-class Table:
-    """Results of one section.
+def interleaved_medians(
+    candidates: Mapping[Any, Callable[[], Any]], runs: int, warm_up: int = 3
+) -> dict[Any, float]:
+    """Return the median seconds of each candidate.
 
-    Attributes:
-        note: What is compared, and how.
-        columns: The headings.
-        rows: The cells, as text.
+    The candidates take turns, so that a machine that slows down slows them all; their ratios hold
+    where their seconds do not.
     """
+    for run in candidates.values():
+        for _ in range(warm_up):
+            run()
+    seconds: dict[Any, list[float]] = {name: [] for name in candidates}
+    for _ in range(runs):
+        for name, run in candidates.items():
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+class Table(NamedTuple):
+    """Results of one section: what is compared and how, the headings, the cells as text."""
 
     note: str
     columns: Sequence[str]
@@ -44,18 +60,12 @@ def cell(values: Sequence[float], targets: Sequence[float] = ()) -> str:
 
 def versions() -> str:
     """Return one line on what the numbers were measured with."""
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    import din_layers
-
-    devices = [device.device_type for device in tf.config.list_physical_devices()]
-    return (
-        f"din-layers {din_layers.__version__}, Keras {keras.__version__}, TensorFlow"
-        f" {tf.__version__}, NumPy {np.__version__}, Python {platform.python_version()},"
-        f" {os.cpu_count()} cores, devices {', '.join(sorted(set(devices)))}"
-    )
+    packages = {"din-layers": "din_layers", "Keras": "keras", "TensorFlow": "tensorflow"}
+    packages["NumPy"] = "numpy"
+    found = [f"{name} {import_module(of).__version__}" for name, of in packages.items()]
+    found += [f"Python {platform.python_version()}", f"{os.cpu_count()} cores"]
+    devices = import_module("tensorflow").config.list_physical_devices()
+    return ", ".join([*found, f"devices {'/'.join(sorted({x.device_type for x in devices}))}"])
 
 
 def section_text(heading: str, tables: Iterable[Table], settings: str) -> str:

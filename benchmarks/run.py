@@ -34,39 +34,19 @@ SECTIONS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """All options."""
     result = argparse.ArgumentParser(
         description="Measure how fast the layers are, as ratios.",
         epilog="Sections: " + "; ".join(f"{name}, {what}" for name, what in SECTIONS.items()),
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    result.add_argument(
-        "--only",
-        nargs="+",
-        choices=SECTIONS,
-        default=list(SECTIONS),
-        metavar="SECTION",
-        help="sections to measure (default: all)",
-    )
-    result.add_argument(
-        "--runs", type=int, default=20, help="runs that a median is taken of (default: 20)"
-    )
-    result.add_argument(
-        "--deepctr",
-        type=Path,
-        metavar="DIR",
-        help="virtual environment with DeepCTR and tf-keras for the section `fit`; made there with"
-        " pip (2 GB) if there is none (default: DeepCTR is not measured)",
-    )
-    result.add_argument(
-        "--quick", action="store_true", help="tiny sizes, to see that it runs; numbers mean nothing"
-    )
-    result.add_argument(
-        "--out",
-        type=Path,
-        default=Path(__file__).with_name("results.md"),
-        metavar="FILE",
-        help="where the tables go (default: results.md beside this file)",
-    )
+    add, every = result.add_argument, list(SECTIONS)
+    add("--only", nargs="+", choices=every, default=every, metavar="SECTION", help="to measure")
+    add("--runs", type=int, default=20, help="that a median is taken of")
+    deepctr = "environment with DeepCTR for `fit`, made with pip (2 GB) if there is none"
+    add("--deepctr", type=Path, metavar="DIR", help=deepctr)
+    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
+    results = Path(__file__).with_name("results.md")
+    add("--out", type=Path, default=results, metavar="FILE", help="where the tables go")
     return result
 
 

@@ -1,24 +1,14 @@
 """What each part of DIN is worth on MovieLens: one part changed at a time, over several seeds.
 
-The base is DIN with everything that its paper has, attention, Dice and mini-batch aware
-regularisation, and softmax, which the paper leaves out. Each variant changes one thing. Every run
-trains on the first 64 % of each user's ratings, takes the epoch that is best on the next 16 % (by
-AUC), and is scored on the last 20 %, which choose nothing: sizes and weights, too, were chosen on
-the 16 %, with seed 0.
-
-    python examples/studies ablation
-    python examples/studies ablation --variants din mean --seeds 2 --limit 100
-
-Each finished run is kept under `--out` and not run again: interrupt it when you like, the same
-command goes on. Writes `table.txt` and `ablation.png`.
+The base is DIN with everything that its paper has, and softmax, which the paper leaves out. Every
+run trains on the first 64 % of each user's ratings, takes the epoch that is best on the next 16 %
+(by AUC), and is scored on the last 20 %; sizes and weights, too, were chosen on the 16 %. Each
+finished run is kept under `--out`: interrupt it when you like, the same command goes on.
 """
 
-from __future__ import annotations
-
 import argparse
-import dataclasses
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import joblib
 import keras
@@ -29,11 +19,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
-from studies.data import DataError, Longs, MovieLens, film_counts, held_out, questions
+from studies.data import Ints, MovieLens, UserError, film_counts, held_out, questions
 from studies.din import build_din, genre_shares
-from studies.report import save, table
-from studies.scores import TITLES, Scores, mean_and_spread, measure
-from studies.training import SCORING_BATCH, Epoch, best_epoch, predict, ragged_batches, train
+from studies.report import save, score_columns, table
+from studies.scores import NAMES, Scores, mean_and_spread, measure
+from studies.training import SCORING_BATCH, Epoch, predict, ragged_batches, train
 from studies.variants import BASE, MEAN_OF, VARIANTS, Variant
 
 DECAY = {True: 0.1, False: 1e-3}  # mini-batch aware or not, each the best of its own on validation
@@ -42,40 +32,23 @@ ATTENTION_UNITS = (32, 16)
 BATCH = 512
 LEARNING_RATE = 2e-3
 
-
-class Parts(NamedTuple):
-    """Which ratings are for what, as indices into the data."""
-
-    training: Longs
-    validation: Longs
-    test: Longs
+Parts = dict[str, Ints]  # "training", "validation" and "test": indices into the ratings
 
 
 def split_in_three(data: MovieLens) -> Parts:
     """The last fifth of each user's ratings is for the test, the fifth before for validation."""
     test = held_out(data)
     validation = held_out(data, among=~test)
-    parts = Parts(*(np.flatnonzero(part) for part in (~test & ~validation, validation, test)))
-    if not len(parts.validation):
-        raise DataError("no user has enough ratings (seven) to hold some out for validation")
-    return parts
+    masks = {"training": ~test & ~validation, "validation": validation, "test": test}
+    if not validation.any():
+        raise UserError("no user has enough ratings (seven) to hold some out for validation")
+    return {name: np.flatnonzero(mask) for name, mask in masks.items()}
 
 
 def recipe(variant: Variant, seed: int, epochs: int, data: str) -> dict[str, Any]:
     """Everything that determines the result of a run; `data` is a fingerprint."""
-    return {
-        "variant": {**dataclasses.asdict(variant), "title": ""},
-        "settings": [ATTENTION_UNITS, DECAY, BATCH, LEARNING_RATE],
-        "seed": seed,
-        "epochs": epochs,
-        "data": data,
-        "versions": [keras.version(), tf.version.VERSION],
-    }
-
-
-def fingerprint(data: MovieLens) -> str:
-    """Tell data apart."""
-    return joblib.hash([data.user, data.movie, data.rating, data.genres])
+    settings = [ATTENTION_UNITS, DECAY, BATCH, LEARNING_RATE, keras.version(), tf.version.VERSION]
+    return {"variant": variant, "seed": seed, "epochs": epochs, "data": data, "others": settings}
 
 
 def train_variant(
@@ -83,65 +56,54 @@ def train_variant(
 ) -> tuple[int, list[Epoch]]:
     """Train and score one model; return its parameters and what each epoch brought."""
     keras.backend.clear_session()  # else every run leaves its graphs in memory
-    variant, seed = Variant(**recipe["variant"]), recipe["seed"]
-    counts = film_counts(data, parts.training, variant.history)
-    settings = {
-        "film_l2": DECAY[variant.mini_batch_aware],
-        "film_counts": counts if variant.mini_batch_aware else None,
-        "attention_units": ATTENTION_UNITS,
-        **variant.model,
-    }
-    model = build_din(genre_shares(data), ragged=True, seed=seed, **settings)
-    scored = {}
-    for name in ("validation", "test"):
-        events = getattr(parts, name)
-        batches = ragged_batches(data, events, variant.history, SCORING_BATCH)
-        scored[name] = questions(data, events, history=0), batches.map(lambda inputs, _: inputs)
+    variant, seed = recipe["variant"], recipe["seed"]
+    settings = {"film_l2": DECAY[variant.mini_batch_aware], "attention_units": ATTENTION_UNITS}
+    if variant.mini_batch_aware:
+        settings["film_counts"] = film_counts(data, parts["training"], variant.history)
+    keras.utils.set_random_seed(seed)
+    model = build_din(genre_shares(data), ragged=True, **{**settings, **variant.model})
 
     def score(model: keras.Model) -> dict[str, Scores]:
-        return {
-            name: measure(asked.label, predict(model, inputs), asked.user)
-            for name, (asked, inputs) in scored.items()
-        }
+        scores = {}
+        for name in ("validation", "test"):
+            asked = questions(data, parts[name], 0)
+            batches = ragged_batches(data, parts[name], variant.history, SCORING_BATCH)
+            probability = predict(model, batches.map(lambda inputs, _: inputs))
+            scores[name] = measure(asked.label, probability, asked.user)
+        return scores
 
-    run = train(
-        model,
-        ragged_batches(data, parts.training, variant.history, BATCH, shuffle_seed=seed),
-        epochs=recipe["epochs"],
-        score=score,
-        learning_rate=LEARNING_RATE,
-        bar=bar,
-    )
+    batches = ragged_batches(data, parts["training"], variant.history, BATCH, shuffle_seed=seed)
+    rate, epochs = LEARNING_RATE, recipe["epochs"]
+    run = train(model, batches, epochs=epochs, score=score, learning_rate=rate, bar=bar)
     return run.parameters, run.epochs
 
 
-def results(
-    options: argparse.Namespace, variants: list[str], data: MovieLens, parts: Parts
-) -> pd.DataFrame:
+def best_epoch(epochs: list[Epoch]) -> int:
+    """The epoch with the best AUC on the validation part, from 0."""
+    return int(
+        np.argmax(np.nan_to_num([one.scores["validation"]["AUC"] for one in epochs], nan=-1))
+    )
+
+
+def results(options: argparse.Namespace, parts: Parts) -> pd.DataFrame:
     """Run what is not on disk yet; one row per run, at the epoch that validation chose."""
+    data, rows = options.data, []
     memory = joblib.Memory(options.out / "finished", verbose=0)
     cached = memory.cache(train_variant, ignore=["data", "parts", "bar"])
-    data_id, rows = fingerprint(data), []
+    fingerprint = joblib.hash([data.user, data.movie, data.rating, data.genres])
     # By seed first, so that whoever looks early has something of all variants.
-    jobs = [(seed, name) for seed in options.seeds for name in variants]
+    jobs = [(seed, name) for seed in options.seeds for name in dict.fromkeys(options.variants)]
     with tqdm(total=len(jobs) * options.epochs, unit="epoch", disable=None) as bar:
         for seed, name in jobs:
             bar.set_description(f"{name}, seed {seed}")
-            job = recipe(VARIANTS[name], seed, options.epochs, data_id)
+            job = recipe(VARIANTS[name], seed, options.epochs, fingerprint)
             if cached.check_call_in_cache(job, data, parts, bar):
                 bar.update(options.epochs)
             parameters, epochs = cached(job, data, parts, bar)
-            best = best_epoch(epochs, "validation")
-            rows.append(
-                {
-                    "variant": name,
-                    "seed": seed,
-                    **dataclasses.asdict(epochs[best].scores["test"]),
-                    "epoch": best + 1,
-                    "parameters": parameters,
-                    "seconds": np.median([epoch.seconds for epoch in epochs]),
-                }
-            )
+            best = best_epoch(epochs)
+            seconds = np.median([epoch.seconds for epoch in epochs])
+            row = {"epoch": best + 1, "parameters": parameters, "seconds": seconds}
+            rows.append({"variant": name, "seed": seed, **epochs[best].scores["test"], **row})
     return pd.DataFrame(rows).set_index(["variant", "seed"])
 
 
@@ -150,19 +112,19 @@ def report(found: pd.DataFrame) -> str:
     lines = {
         VARIANTS[name].title: {
             "seeds": len(of),
-            **{title: mean_and_spread(of[score]) for score, title in TITLES.items()},
+            **score_columns(of.to_dict("records")),
             "epochs": "-".join(map(str, sorted({of["epoch"].min(), of["epoch"].max()}))),
             "parameters": f"{of['parameters'].iloc[0]:,}",
             "s / epoch": f"{of['seconds'].median():.1f}",
         }
         for name, of in found.groupby("variant", sort=False)
     }
-    text = [
-        table(lines),
+    note = (
         "Test part; mean ± standard deviation over the seeds, each at the epoch that its validation"
         " part chose.\nGAUC: mean of the users' own AUCs, weighted by their ratings. Seconds are of"
-        " processor time.",
-    ]
+        " processor time."
+    )
+    text = [table(lines), note]
     names = set(found.index.get_level_values("variant"))
     for title, pairs in (
         ("mean pooling, all else the same", MEAN_OF),
@@ -177,10 +139,7 @@ def report(found: pd.DataFrame) -> str:
 def gain(found: pd.DataFrame, name: str, other: str) -> dict[str, str]:
     """How much a variant lies above another."""
     difference = found.loc[name] - found.loc[other]  # pandas pairs the seeds
-    return {
-        title: mean_and_spread(difference[score], "+.4f", error=True)
-        for score, title in TITLES.items()
-    }
+    return {score: mean_and_spread(difference[score], "+.4f", error=True) for score in NAMES}
 
 
 def draw(found: pd.DataFrame, file: Path) -> None:
@@ -188,7 +147,7 @@ def draw(found: pd.DataFrame, file: Path) -> None:
     places, names = pd.factorize(found.index.get_level_values("variant"))
     figure = Figure(figsize=(12, 1.8 + 0.42 * len(names)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for axes, score in zip(panels, ("auc", "gauc"), strict=True):
+    for axes, score in zip(panels, ("AUC", "GAUC"), strict=True):
         axes.plot(found[score], places, "o", color="tab:gray", alpha=0.45, markersize=5)
         of_seeds = found.groupby("variant", sort=False)[score].agg(["mean", "sem"]).fillna(0)
         for place, (name, (mean, error)) in enumerate(zip(names, of_seeds.to_numpy(), strict=True)):
@@ -196,7 +155,7 @@ def draw(found: pd.DataFrame, file: Path) -> None:
             axes.errorbar(mean, place, xerr=error, fmt="D", color=colour, markersize=7, capsize=4)
             if name == BASE:
                 axes.axvline(mean, color="tab:blue", linestyle=":", linewidth=1)
-        axes.set_xlabel(f"{TITLES[score]} on the test part")
+        axes.set_xlabel(f"{score} on the test part")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
@@ -209,15 +168,11 @@ def draw(found: pd.DataFrame, file: Path) -> None:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Run what is missing, then write table and picture to `staging`."""
-    data, variants = options.data, list(dict.fromkeys(options.variants))
-    parts = split_in_three(data)
-    print(
-        f"{len(data.user):,} ratings by {data.user[-1] + 1:,} users: {len(parts.training):,} to"
-        f" train with, {len(parts.validation):,} to choose the epoch, {len(parts.test):,} to test",
-        flush=True,
-    )
-    found = results(options, variants, data, parts)
+    parts = split_in_three(options.data)
+    training, validation, test = (f"{len(events):,}" for events in parts.values())
+    kinds = f"{training} to train with, {validation} to choose the epoch, {test} to test"
+    print(f"{options.data}: {kinds}", flush=True)
+    found = results(options, parts)
     text = report(found)
     print(f"\n{text}")
     (staging / "table.txt").write_text(text + "\n", encoding="utf-8")

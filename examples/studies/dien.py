@@ -3,65 +3,47 @@
 `build_dien` is the part to take along: a GRU over the history extracts an interest after each event
 and is taught to tell the next event from a sampled one, attention scores the interests against the
 film in question, and AUGRU lets them evolve towards it. All else is as in `din.py`. The study
-compares it with DIN and mean pooling, and saves `dien.keras`.
-
-    python examples/studies dien --seeds 3
-
-The sizes are those of DIN, the auxiliary loss has weight 1; nothing was chosen here. How much of
-the gain is the order of the events, and how much the auxiliary loss, was not measured.
-
-Deep Interest Evolution Network for Click-Through Rate Prediction, https://arxiv.org/abs/1809.03672
+compares it with DIN and mean pooling.
+The sizes are those of DIN; nothing was chosen here (https://arxiv.org/abs/1809.03672).
 """
-
-from __future__ import annotations
 
 import argparse
 from pathlib import Path
 from typing import Any
 
 import keras
-from keras import ops
+from keras import layers, ops
 
 from din_layers import AUGRU, AttentionPoolingLayer
 from studies.data import Floats
 from studies.din import build_din, genre_shares, inputs_of, probability, rated_films
-from studies.training import compare, save_and_check
+from studies.training import compare
 
 
-def build_dien(
-    genre_shares: Floats, *, auxiliary_weight: float = 1.0, seed: int | None = None
-) -> keras.Model:
+def build_dien(genre_shares: Floats) -> keras.Model:
     """Probability that a user with this history likes the film in question, (batch, 1).
 
-    Inputs as in `build_din`, histories from old to new. Both recurrent layers have as many units as
-    an event has numbers: the auxiliary loss and the comparison with the film are inner products.
-
-    Args:
-        genre_shares: One row per film id: the share of each genre, zeros in row 0.
-        auxiliary_weight: Weight of the auxiliary loss beside that of the probability.
-        seed: If given, the seed of everything random in Keras, weights included.
+    Inputs and genre shares as in `build_din`, histories from old to new. Both recurrent layers have
+    as many units as an event has numbers: the auxiliary loss and the comparison with the film are
+    inner products.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
-    parts = rated_films(genre_shares)
-    history, units = parts.history, parts.history.shape[-1]
-    _, history_movies, history_ratings = parts.inputs
+    inputs, candidate, history, vectors = rated_films(genre_shares)
+    _, history_movies, history_ratings = inputs
+    units = history.shape[-1]
 
-    interests = keras.layers.GRU(units, return_sequences=True, name="extractor")(history)
+    interests = layers.GRU(units, return_sequences=True, name="extractor")(history)
     sampled = RandomFilms(len(genre_shares) - 1, name="sampled_films")(history_movies)
     # With the rating of the event whose place it takes: the film is to be told, not the rating.
-    sampled = ops.concatenate([*parts.films(sampled), parts.ratings(history_ratings)], axis=-1)
-    next_event = NextEventLoss(auxiliary_weight, name="next_event")
-    interests = next_event([interests, history, sampled])
+    sampled = ops.concatenate(vectors(sampled, history_ratings), axis=-1)
+    interests = NextEventLoss(name="next_event")([interests, history, sampled])
 
     attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
     # The ids again, since not every version of Keras hands the mask on behind a recurrent layer.
-    _, scores = attention(
-        [parts.candidate, interests], ids=history_movies, return_attention_scores=True
-    )
+    asked = [candidate, interests]
+    _, scores = attention(asked, ids=history_movies, return_attention_scores=True)
     evolved = AUGRU(units, name="evolution")([interests, scores], ids=history_movies)
-    output = probability(ops.squeeze(parts.candidate, 1), evolved)
-    return keras.Model(parts.inputs, output, name="evolution")
+    output = probability(ops.squeeze(candidate, 1), evolved)
+    return keras.Model(inputs, output, name="evolution")
 
 
 class RandomFilms(keras.Layer):
@@ -87,21 +69,15 @@ class NextEventLoss(keras.Layer):
     The three inputs are interests, events and sampled events, each (batch, history, dim).
     """
 
-    def __init__(self, weight: float = 1.0, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.weight = weight
-        self.supports_masking = True
-
     def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
         interests, events, sampled = inputs
         if training:
             valid = ops.cast(mask[1], interests.dtype)  # that of the events
             both = valid[:, :-1] * valid[:, 1:]
-            match, mismatch = (
-                ops.sum(interests[:, :-1] * x[:, 1:], axis=-1) for x in (events, sampled)
-            )
+            match = ops.sum(interests[:, :-1] * events[:, 1:], axis=-1)
+            mismatch = ops.sum(interests[:, :-1] * sampled[:, 1:], axis=-1)
             losses = both * (ops.softplus(-match) + ops.softplus(mismatch))
-            self.add_loss(self.weight * ops.sum(losses) / ops.maximum(ops.sum(both), 1.0))
+            self.add_loss(ops.sum(losses) / ops.maximum(ops.sum(both), 1.0))
         return interests
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
@@ -124,18 +100,10 @@ def without_auxiliary_loss(dien: keras.Model) -> keras.Model:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
     shares = genre_shares(options.data)
-    parts, trained = compare(
-        options,
-        staging,
-        {
-            "evolution (DIEN)": lambda seed: build_dien(shares, seed=seed),
-            "attention (DIN)": lambda seed: build_din(shares, seed=seed),
-            "mean": lambda seed: build_din(shares, pooling="mean", seed=seed),
-        },
-        inputs_of,
-        "Training: interests that evolve (DIEN), attention (DIN), a plain mean",
-    )
-    served = without_auxiliary_loss(trained)
-    save_and_check(served, inputs_of(parts.test), staging / "dien.keras")
+    builders = {
+        "evolution (DIEN)": lambda: build_dien(shares),
+        "attention (DIN)": lambda: build_din(shares),
+        "mean": lambda: build_din(shares, pooling="mean"),
+    }
+    compare(options, staging, builders, inputs_of, served=without_auxiliary_loss)

@@ -2,85 +2,50 @@
 
 `build_din` is the part to take along. The study trains a Deep Interest Network to say whether a
 user will give a film four stars or more, and beside it the same network with a plain mean over the
-history. It prints one table for both, saves `din.keras`, draws what the attention looked at
-(`attention.png`) and how the training went (`training.png`), and recommends ten films.
-
-    python examples/studies din --seeds 3
-
-Sizes, weight decay and the number of epochs were chosen on the last fifth of the training part; the
-held-out ratings chose nothing.
+history. It also draws what the attention looked at (`attention.png`) and recommends ten films.
+Sizes, weight decay and epochs were chosen on the last fifth of the training part.
 """
-
-from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
+from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, Dice, MiniBatchAwareL2, SequencePoolingLayer
-from studies.data import (
-    HISTORY,
-    NOT_RATED,
-    Floats,
-    Ints,
-    Longs,
-    MovieLens,
-    Questions,
-    Split,
-    histories,
-)
+from studies.data import HISTORY, NOT_RATED, Floats, Ints, MovieLens, Questions
 from studies.report import heat_map, save, shorten
-from studies.training import compare, save_and_check
-
-# The model -------------------------------------------------------------------------------------
+from studies.training import compare
 
 
 def build_din(
-    genre_shares: Floats,
+    genre_shares: Floats,  # a row per film id: the share of each genre, zeros in row 0
     *,
-    pooling: str = "attention",
-    genre_units: int = 8,
-    attention_units: Sequence[int] = (80, 40),
-    activation: str = "dice",
-    softmax: bool = True,
-    scale: bool = False,
-    film_l2: float = 1e-3,
-    film_counts: Longs | None = None,
-    ragged: bool = False,
-    seed: int | None = None,
+    pooling: str = "attention",  # or "mean" or "sum", to compare with
+    genre_units: int = 8,  # size of the embedding of a genre; a film has the mean of its genres
+    attention_units: Sequence[int] = (80, 40),  # hidden units of the attention's own network
+    activation: str = "dice",  # of all hidden units: "dice", "prelu" or one of Keras's
+    softmax: bool = True,  # whether the attention's weights add up to 1
+    scale: bool = False,  # whether its scores are divided by the square root of the vectors' size
+    film_l2: float = 1e-3,  # weight decay: most films have a handful of ratings
+    film_counts: Ints | None = None,  # how often each film is trained, for mini-batch aware decay
+    ragged: bool = False,  # whether histories come as `tf.RaggedTensor`, without padding
 ) -> keras.Model:
     """Probability that a user with this history likes the film in question, (batch, 1).
 
     Inputs: `movie` (batch, 1), `history_movies` and `history_ratings` (batch, time), ids with 0 for
     padding; histories may have any length.
-
-    Args:
-        genre_shares: One row per film id: the share of each genre, zeros in row 0.
-        pooling: "attention" for DIN, "mean" or "sum" to compare with.
-        genre_units: Size of the embedding of a genre; a film has the mean of its genres.
-        attention_units: Hidden units of the attention's own network.
-        activation: Of all hidden units, "dice", "prelu" or one of Keras's.
-        softmax: Whether the attention's weights add up to 1.
-        scale: Whether its scores are divided by the square root of the vectors' size.
-        film_l2: Weight decay of the film embedding: most films have a handful of ratings, which
-            it would learn by heart.
-        film_counts: How often each film id stands in the training data. If given, the weight decay
-            is mini-batch aware.
-        ragged: Whether histories come as `tf.RaggedTensor`, without padding.
-        seed: If given, the seed of everything random in Keras, weights included.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
-    parts = rated_films(genre_shares, genre_units, film_l2, film_counts, ragged)
-    candidate, history = parts.candidate, parts.history
+    inputs, candidate, history, _ = rated_films(
+        genre_shares, genre_units, film_l2, film_counts, ragged
+    )
     if pooling == "attention":
         attention = AttentionPoolingLayer(
             tuple(attention_units),
-            att_activation=keras.layers.PReLU() if activation == "prelu" else activation,
+            att_activation=layers.PReLU() if activation == "prelu" else activation,
             weight_normalization="softmax" if softmax else None,
             scale=scale,
             name="attention",
@@ -90,70 +55,54 @@ def build_din(
         pooled, _ = attention([candidate, history], return_attention_scores=True)
     else:
         pooled = SequencePoolingLayer(mode=pooling, name=pooling)(history)
-    output = keras.ops.squeeze(probability(candidate, pooled, activation), -1)
-    return keras.Model(parts.inputs, output, name=pooling)
+    output = ops.squeeze(probability(candidate, pooled, activation), -1)
+    return keras.Model(inputs, output, name=pooling)
 
 
 def probability(candidate: Any, interest: Any, activation: str = "dice") -> Any:
     """Return the probability, from the vectors of a film and of the user's interest."""
     # The product gives the dense layers the terms of an inner product.
-    product = keras.layers.Multiply(name="product")([candidate, interest])
-    x = keras.layers.Concatenate(name="joined")([candidate, interest, product])
+    product = layers.Multiply(name="product")([candidate, interest])
+    x = layers.Concatenate(name="joined")([candidate, interest, product])
     for units in (64, 32):
-        x = activation_layer(activation)(keras.layers.Dense(units)(x))
-    return keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+        x = activation_layer(activation)(layers.Dense(units)(x))
+    return layers.Dense(1, activation="sigmoid", name="probability")(x)
 
 
-def activation_layer(name: str | None) -> keras.Layer:
+def activation_layer(name: str) -> keras.Layer:
     """Make the layer of this activation: "dice", "prelu" or one that Keras has as a function."""
-    if name == "dice":
-        return Dice()
-    return keras.layers.PReLU() if name == "prelu" else keras.layers.Activation(name)
-
-
-class RatedFilms(NamedTuple):
-    """What the models on MovieLens have in common."""
-
-    inputs: list[Any]  # movie, history_movies, history_ratings
-    candidate: Any  # (batch, 1, dim)
-    history: Any  # (batch, time, dim), with a mask
-    films: Callable[[Any], list[Any]]  # turns film ids into vectors, to be concatenated
-    ratings: keras.layers.Embedding
+    own = {"dice": Dice, "prelu": layers.PReLU}
+    return own[name]() if name in own else layers.Activation(name)
 
 
 def rated_films(
     genre_shares: Floats,
     genre_units: int = 8,
     film_l2: float = 1e-3,
-    film_counts: Longs | None = None,
+    film_counts: Ints | None = None,
     ragged: bool = False,
-) -> RatedFilms:
-    """Return inputs and vectors: of a film, of its genres, and of the rating that it was given."""
-    film_embedding = keras.layers.Embedding(
-        len(genre_shares),
-        16,
-        mask_zero=not ragged,
-        embeddings_regularizer=keras.regularizers.L2(film_l2)
-        if film_l2 and film_counts is None
-        else None,
-        name="film_embedding",
+) -> tuple[list[Any], Any, Any, Callable[[Any, Any], list[Any]]]:
+    """What the models on MovieLens have in common.
+
+    Returns:
+        The inputs, the vector of the film in question (batch, 1, dim), those of the history
+        (batch, time, dim) with a mask, and what turns ids of films and of ratings into vectors.
+    """
+    padded = not ragged
+    plain_l2 = keras.regularizers.L2(film_l2) if film_l2 and film_counts is None else None
+    film_embedding = layers.Embedding(
+        len(genre_shares), 16, embeddings_regularizer=plain_l2, mask_zero=padded, name="films"
     )
     # A film's genres are a fixed table inside the model: whoever asks it needs film ids only.
-    film_genres = keras.layers.Embedding(
-        *genre_shares.shape,
-        weights=genre_shares,
-        mask_zero=not ragged,
-        trainable=False,
-        name="genres",
+    film_genres = layers.Embedding(
+        *genre_shares.shape, weights=genre_shares, mask_zero=padded, trainable=False, name="genres"
     )
     # Shares times embeddings is the mean over the film's genres, so Dense is their embedding.
-    genre_embedding = keras.layers.Dense(genre_units, use_bias=False, name="genre_embedding")
-    ratings = keras.layers.Embedding(
-        NOT_RATED + 1, 8, mask_zero=not ragged, name="rating_embedding"
-    )
+    genre_embedding = layers.Dense(genre_units, use_bias=False, name="genre_embedding")
+    ratings = layers.Embedding(NOT_RATED + 1, 8, mask_zero=padded, name="rating_embedding")
 
-    def films(ids: Any) -> list[Any]:
-        return [film_embedding(ids), genre_embedding(film_genres(ids))]
+    def vectors(films: Any, stars: Any) -> list[Any]:
+        return [film_embedding(films), genre_embedding(film_genres(films)), ratings(stars)]
 
     movie = keras.Input((1,), dtype="int32", name="movie")
     history_movies = keras.Input((None,), dtype="int32", ragged=ragged, name="history_movies")
@@ -161,20 +110,17 @@ def rated_films(
     ids, stars = history_movies, history_ratings
     if ragged:  # Keras's own layers take no ragged input; what they do here, they do per event
         ids, stars = RaggedValues(name="ids")(ids), RaggedValues(name="ratings")(stars)
-    (film, *film_parts), (event, *event_parts) = films(movie), films(ids)
+    # The attention compares both part by part, so the film in question needs a rating, too.
+    asked, events = vectors(movie, ops.full_like(movie, NOT_RATED)), vectors(ids, stars)
     if film_counts is not None:
         # Together: film in question and history share the table, and a row in both counts once.
         decay = MiniBatchAwareL2(film_counts, film_l2, name="decay")
-        film, event = decay([film, event], [movie, ids])
-    # The attention compares both part by part, so the film in question needs a rating, too.
-    not_rated = keras.ops.full_like(movie, NOT_RATED)
-    # Keras's Concatenate hands the mask on, which `keras.ops.concatenate` would drop.
-    candidate = keras.layers.Concatenate(name="candidate")([film, *film_parts, ratings(not_rated)])
-    history = keras.layers.Concatenate(name="history")([event, *event_parts, ratings(stars)])
+        asked[0], events[0] = decay([asked[0], events[0]], [movie, ids])
+    # Keras's Concatenate hands the mask on, which `ops.concatenate` would drop.
+    candidate, history = layers.Concatenate()(asked), layers.Concatenate()(events)
     if ragged:
         history = RaggedLike(name="histories")([history, history_movies])
-    inputs = [movie, history_movies, history_ratings]
-    return RatedFilms(inputs, candidate, history, films, ratings)
+    return [movie, history_movies, history_ratings], candidate, history, vectors
 
 
 class RaggedValues(keras.Layer):
@@ -202,7 +148,7 @@ class RaggedLike(keras.Layer):
 def attention_model(din: keras.Model) -> keras.Model:
     """Turn a trained DIN into a model that also gives the weight of each film of the history.
 
-    It shares the trained layers; the weights (batch, 1, history) add up to 1 and are 0 at padding.
+    The weights (batch, 1, history) add up to 1 and are 0 at padding.
     """
     _, weights = din.get_layer("attention").output
     return keras.Model(din.inputs, [din.output, weights])
@@ -225,43 +171,24 @@ def inputs_of(questions: Questions) -> dict[str, Ints]:
     }
 
 
-# Looking at one user ---------------------------------------------------------------------------
-
-
-class Answer(NamedTuple):
-    """What the DIN says about films in question, the most probable first, for one history."""
-
-    movie: Ints  # (films in question,)
-    probability: Floats  # (films in question,)
-    weights: Floats  # (films in question, history)
-    history: list[tuple[str, str]]  # title and stars
-
-
 def ask(
-    din: keras.Model, data: MovieLens, movie: Ints, span: tuple[int, int], count: int
-) -> Answer:
-    """Ask about films, all of them with the latest `count` of the ratings in `span` as history."""
-    first, end = span
-    movies, ratings = histories(data, np.array([first]), np.array([end]), min(count, end - first))
+    din: keras.Model, data: MovieLens, movie: Ints, seen: slice
+) -> tuple[Ints, Floats, Floats, list[tuple[str, str]]]:
+    """Ask about films, all with the ratings `seen` as history.
+
+    Returns the films, the most probable first, their probability, and the weights of the history
+    (films, history), whose titles and stars are last.
+    """
     inputs = {
         "movie": movie[:, None],
-        "history_movies": np.repeat(movies, len(movie), axis=0),
-        "history_ratings": np.repeat(ratings, len(movie), axis=0),
+        "history_movies": np.tile(data.movie[seen], (len(movie), 1)),
+        "history_ratings": np.tile(data.rating[seen], (len(movie), 1)),
     }
     probability, weights = attention_model(din).predict(inputs, batch_size=2048, verbose=0)
     order = np.argsort(-probability[:, 0], kind="stable")
-    history = [
-        (data.titles[film], stars(rating))
-        for film, rating in zip(movies[0], ratings[0], strict=True)
-    ]
-    return Answer(movie[order], probability[order, 0], weights[order, 0], history)
-
-
-def choose_user(data: MovieLens, test_events: Any) -> int:
-    """Choose a user to look at: with about 200 ratings, who has seen plenty, some held out."""
-    distance = np.abs(np.bincount(data.user) - 200)
-    users = np.unique(data.user[test_events])
-    return int(users[np.argmin(distance[users])])
+    titles = [data.titles[film] for film in data.movie[seen]]
+    history = list(zip(titles, map(stars, data.rating[seen]), strict=True))
+    return movie[order], probability[order, 0], weights[order, 0], history
 
 
 def stars(rating: int) -> str:
@@ -278,38 +205,34 @@ def print_recommendations(din: keras.Model, data: MovieLens, user: int) -> None:
     known = np.flatnonzero(np.bincount(data.movie) >= 10)  # those that the model knows
     films = np.setdiff1d(known, data.movie[first:end]).astype(np.int32)
     if not len(films):
-        print("Every film with ten ratings or more was seen: nothing to recommend.")
         return
-    answer = ask(din, data, films, (first, end), HISTORY)
+    *answer, history = ask(din, data, films, slice(max(first, end - HISTORY), end))
     print(
-        f"Best unseen films of {len(films):,}, the probability of four stars or more, and what"
-        f"\ncounted most among the {len(answer.history)} latest ratings (its share of the"
-        " attention):"
+        f"Best unseen films of {len(films):,}, the probability of four stars or more, and what\n"
+        f"counted most among the {len(history)} latest ratings (its share of the attention):"
     )
-    for film, p, weights in zip(*(part[:10] for part in answer[:3]), strict=True):
-        title, given = answer.history[weights.argmax()]
-        print(
-            f"  {p:.2f}  {shorten(data.titles[film], 44):<44} {weights.max():4.0%} {given:>5}"
-            f" {shorten(title, 44)}"
-        )
+    for film, p, weights in zip(*(part[:10] for part in answer), strict=True):
+        title, given = history[weights.argmax()]
+        asked = f"{shorten(data.titles[film], 44):<44}"
+        print(f"  {p:.2f}  {asked} {weights.max():4.0%} {given:>5} {shorten(title, 44)}")
     print("A share says how much a film was looked at, not whether it spoke for or against.")
 
 
-def draw_attention(din: keras.Model, data: MovieLens, parts: Split, user: int, file: Path) -> None:
+def draw_attention(din: keras.Model, data: MovieLens, user: int, file: Path) -> None:
     """Draw the films that a user rated last, of the best known, against those rated before."""
     first, end = data.span(user)
-    cut = end - int(parts.test_events[first:end].sum())
+    cut = end - (end - first) // 5  # what is held out
     films = np.unique(data.movie[cut:end])
     films = films[np.argsort(-np.bincount(data.movie)[films], kind="stable")[:14]]
-    answer = ask(din, data, films, (first, cut), 20)
-    given = dict(zip(data.movie[cut:end].tolist(), data.rating[cut:end].tolist(), strict=True))
+    films, probability, weights, history = ask(din, data, films, slice(max(first, cut - 20), cut))
+    given = dict(zip(data.movie[cut:end], map(stars, data.rating[cut:end]), strict=True))
     rows = [
-        f"{shorten(data.titles[film], 36)}  gave {stars(given[film])}  p = {p:.2f}"
-        for film, p in zip(answer.movie.tolist(), answer.probability, strict=True)
+        f"{shorten(data.titles[film], 36)}  gave {given[film]}  p = {p:.2f}"
+        for film, p in zip(films, probability, strict=True)
     ]
-    columns = [f"{shorten(title, 36)}  {rated}" for title, rated in answer.history]
+    columns = [f"{shorten(title, 36)}  {rated}" for title, rated in history]
     # Times the number of films: 1 is the weight that a plain mean gives to every film.
-    figure = heat_map(answer.weights * len(columns), rows, columns)
+    figure = heat_map(weights * len(columns), rows, columns)
     figure.suptitle(
         "What the trained DIN looks at, asked about films that one user rated later (rows).\n"
         f"Columns: the {len(columns)} latest films of the user's history before those ratings"
@@ -317,23 +240,15 @@ def draw_attention(din: keras.Model, data: MovieLens, parts: Split, user: int, f
     save(figure, file)
 
 
-# The study -------------------------------------------------------------------------------------
-
-
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
     data, shares = options.data, genre_shares(options.data)
-    parts, din = compare(
-        options,
-        staging,
-        {
-            "attention (DIN)": lambda seed: build_din(shares, seed=seed),
-            "mean": lambda seed: build_din(shares, pooling="mean", seed=seed),
-        },
-        inputs_of,
-        "Training: the history pooled by attention (DIN) and by a plain mean",
-    )
-    save_and_check(din, inputs_of(parts.test), staging / "din.keras")
-    user = choose_user(data, parts.test_events)
-    draw_attention(din, data, parts, user, staging / "attention.png")
+    builders = {
+        "attention (DIN)": lambda: build_din(shares),
+        "mean": lambda: build_din(shares, pooling="mean"),
+    }
+    din = compare(options, staging, builders, inputs_of)
+    # To look at: who has about 200 ratings, which is plenty, some of them held out.
+    count = np.bincount(data.user)
+    user = int(np.argmin(np.where(count < 5, np.inf, np.abs(count - 200))))
+    draw_attention(din, data, user, staging / "attention.png")
     print_recommendations(din, data, user)

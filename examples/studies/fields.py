@@ -3,42 +3,33 @@
 `build_fields_din` is the part to take along: sparse, ragged or padded integer ids in, probability
 out. The study learns from MovieLens whether a user will give a film four stars or more: the history
 is the films to which they gave as many, the tag is a film's first genre, the id the film. Beside
-it, the network with a plain mean over each field.
+it, the network with a plain mean over each field. It gets less than `din.py`, which also knows the
+ratings given and all genres of a film, and whose film in question shares the history's embedding.
 
-    python examples/studies fields --seeds 3
-    python examples/studies fields --published
-
-The last one trains nothing: it prints the shape of every step for a batch of three users with five
-events, and the same probabilities from sparse, ragged and padded input.
-
-It gets less than `din.py`, which also knows the ratings given and all genres of a film, and whose
-film in question shares the history's embedding: here, as in many models over hashed fields, each
-column has its own.
+With `--published` it trains nothing: it prints the shape of every step for a batch of three users
+with five events, and the same probabilities from sparse, ragged and padded input.
 """
 
-from __future__ import annotations
-
 import argparse
-import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, HashLayer, SequencePoolingLayer
 from studies.data import LIKED, Ints, MovieLens, Questions
 from studies.report import table
-from studies.training import compare, save_and_check
+from studies.training import compare
 
 Fields = Mapping[str, tuple[int, int]]  # name: (hash buckets, size of the embedding)
 
 PUBLISHED_FIELDS: Fields = {"tag": (24, 8), "id": (10, 8)}
 # Most genres and films get a bucket of their own.
 MOVIELENS_FIELDS: Fields = {"tag": (200, 8), "id": (50_000, 16)}
-FORMS = ("padded", "ragged", "sparse")
 
 # Three users with two, two and one events; 0 is padding.
 BATCH = {
@@ -52,68 +43,47 @@ BATCH = {
 def build_fields_din(
     fields: Fields = PUBLISHED_FIELDS,
     *,
-    form: str = "padded",
-    pooling: str = "attention",
-    attention_units: Sequence[int] = (32, 16),
-    hidden_units: Sequence[int] = (16, 8),
+    form: str = "padded",  # "ragged": ragged histories; "sparse": histories and targets are sparse
+    pooling: str = "attention",  # or "mean", to compare with
     embedding_l2: float = 0.0,
-    seed: int | None = None,
 ) -> keras.Model:
     """Probability of a click on the target, (batch, 1).
 
-    Inputs: for each field `seq_<field>`, the history, and `target_<field>`, both int64 ids. Models
-    of different `form` have the same weights in the same order.
-
-    Args:
-        fields: Hash buckets and embedding size of each field.
-        form: "padded": histories (batch, time) with 0 for padding, targets (batch, 1). "ragged":
-            ragged histories. "sparse": histories and targets are sparse tensors.
-        pooling: "attention" for DIN, "mean" to compare with.
-        attention_units: Hidden units of each field's attention network.
-        hidden_units: Units of the linear layers behind the fields' batch normalization.
-        embedding_l2: Weight decay of the embeddings.
-        seed: If given, the seed of everything random in Keras, weights included.
+    Inputs: for each field `seq_<field>`, the history (batch, time) with 0 for padding, and
+    `target_<field>` (batch, 1), both int64 ids. Models of different `form` have the same weights in
+    the same order.
     """
-    if seed is not None:
-        keras.utils.set_random_seed(seed)
     decay = keras.regularizers.L2(embedding_l2) if embedding_l2 else None
 
     def embed(ids: Any, buckets: int, units: int) -> Any:
         # Id 0 is padding and gets bucket 0, so the buckets of events count from 1.
         hashed = HashLayer(buckets + 1, mask_zero=True, name=f"{ids.name}_bucket")(ids)
         if form == "sparse":  # what is not in the sparse tensor becomes 0, too
-            hashed = keras.ops.convert_to_tensor(hashed, sparse=False)
-        return keras.layers.Embedding(
-            buckets + 1,
-            units,
-            mask_zero=True,
-            embeddings_regularizer=decay,
-            name=f"{ids.name}_embedding",
-        )(hashed)
+            hashed = ops.convert_to_tensor(hashed, sparse=False)
+        name = f"{ids.name}_embedding"
+        options = {"mask_zero": True, "embeddings_regularizer": decay, "name": name}
+        return layers.Embedding(buckets + 1, units, **options)(hashed)
 
     inputs, users = [], []
-    sparse, ragged = form == "sparse", form == "ragged"
     for field, (buckets, units) in fields.items():
-        history = keras.Input(
-            (None,), dtype="int64", name=f"seq_{field}", ragged=ragged, sparse=sparse
-        )
-        target = keras.Input((1,), dtype="int64", name=f"target_{field}", sparse=sparse)
+        kind = {"dtype": "int64", "sparse": form == "sparse"}
+        history = keras.Input((None,), name=f"seq_{field}", ragged=form == "ragged", **kind)
+        target = keras.Input((1,), name=f"target_{field}", **kind)
         inputs += [history, target]
         query, keys = embed(target, buckets, units), embed(history, buckets, units)
         if pooling == "attention":
-            attention = AttentionPoolingLayer(
-                tuple(attention_units), att_activation="relu", name=f"attention_{field}"
-            )
+            name = f"attention_{field}"
+            attention = AttentionPoolingLayer((32, 16), att_activation="relu", name=name)
             # The weights are for who wants to see what the attention looks at.
             pooled, _ = attention([query, keys], return_attention_scores=True)
         else:
             pooled = SequencePoolingLayer("mean", name=f"mean_{field}")(keys)
-        users.append(keras.layers.Concatenate(name=f"user_{field}")([pooled[:, 0], query[:, 0]]))
-    x = keras.layers.Concatenate(name="fields")(users)
-    x = keras.layers.BatchNormalization(name="normalized")(x)
-    for place, units in enumerate(hidden_units, 1):
-        x = keras.layers.Dense(units, name=f"hidden_{place}")(x)
-    output = keras.layers.Dense(1, activation="sigmoid", name="probability")(x)
+        users.append(layers.Concatenate(name=f"user_{field}")([pooled[:, 0], query[:, 0]]))
+    x = layers.Concatenate(name="fields")(users)
+    x = layers.BatchNormalization(name="normalized")(x)
+    for place, units in enumerate((16, 8), 1):
+        x = layers.Dense(units, name=f"hidden_{place}")(x)
+    output = layers.Dense(1, activation="sigmoid", name="probability")(x)
     return keras.Model(inputs, output, name=f"{pooling}_{form}")
 
 
@@ -144,25 +114,19 @@ def step_shapes(model: keras.Model, inputs: Mapping[str, Any]) -> dict[str, tupl
 
 def print_published() -> None:
     """Print the steps of the batch, and the probabilities from each form of input."""
-    padded = build_fields_din(seed=0)
+    keras.utils.set_random_seed(0)
+    padded = build_fields_din()
     shapes = step_shapes(padded, as_form(BATCH, "padded"))
     print(table({step: {"shape": str(shape)} for step, shape in shapes.items()}), end="\n\n")
-    answers = {}
-    for form in FORMS:
+    lines, expected = {}, padded(as_form(BATCH, "padded"))
+    for form in ("padded", "ragged", "sparse"):
         model = build_fields_din(form=form)
         model.set_weights(padded.get_weights())
-        answers[form] = np.asarray(model(as_form(BATCH, form)))[:, 0]
+        answer = np.asarray(model(as_form(BATCH, form)))
         # Padding adds zeros, at most in another order, to sums in float32.
-        np.testing.assert_allclose(answers[form], answers["padded"], rtol=0, atol=1e-6)
-    print("Probability of each user, from each form of input:")
-    print(
-        table(
-            {
-                form: {f"user {i}": f"{p:.6f}" for i, p in enumerate(x)}
-                for form, x in answers.items()
-            }
-        )
-    )
+        np.testing.assert_allclose(answer, expected, rtol=0, atol=1e-6)
+        lines[form] = {f"user {i}": f"{p:.6f}" for i, p in enumerate(answer[:, 0])}
+    print(f"Probability of each user, from each form of input:\n{table(lines)}")
 
 
 def inputs_of(data: MovieLens, questions: Questions) -> dict[str, Ints]:
@@ -178,22 +142,12 @@ def inputs_of(data: MovieLens, questions: Questions) -> dict[str, Ints]:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the files go to `staging`."""
+    if options.published:
+        print_published()
+        return
 
-    def build(pooling: str, seed: int) -> keras.Model:
-        return build_fields_din(MOVIELENS_FIELDS, pooling=pooling, embedding_l2=1e-3, seed=seed)
+    def build(pooling: str) -> keras.Model:
+        return build_fields_din(MOVIELENS_FIELDS, pooling=pooling, embedding_l2=1e-3)
 
-    def to_inputs(questions: Questions) -> dict[str, Ints]:
-        return inputs_of(options.data, questions)
-
-    parts, din = compare(
-        options,
-        staging,
-        {
-            "attention (DIN)": functools.partial(build, "attention"),
-            "mean": functools.partial(build, "mean"),
-        },
-        to_inputs,
-        "Training: each field of the history pooled by attention (DIN) and by a plain mean",
-    )
-    save_and_check(din, to_inputs(parts.test), staging / "fields.keras")
+    builders = {"attention (DIN)": lambda: build("attention"), "mean": lambda: build("mean")}
+    compare(options, staging, builders, lambda questions: inputs_of(options.data, questions))

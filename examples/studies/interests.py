@@ -3,23 +3,14 @@
 Every film has one of a dozen topics, and every user likes or dislikes each topic, by the toss of a
 coin. A rating follows the user's liking of the topic nine times in ten. The models see ids and
 ratings, as on MovieLens, and no topic. What the best possible model would say follows from Bayes'
-rule: only what the user gave to films of the same topic counts.
-
-So the attention should learn from ids alone which films belong together, and look at those of the
-history that share the topic of the film in question. A plain mean over the history cannot tell
-which rating was given to which topic.
-
-    python examples/studies interests
-
-prints the AUC of DIN and mean pooling against the best possible one, and the share of the attention
-that lies on films of the same topic, on ratings held out; and draws them (`interests.png`).
+rule: only what the user gave to films of the same topic counts. So the attention should learn from
+ids alone which films belong together; a plain mean cannot tell which rating was given to which.
+`interests.png` shows where the attention lies, by topics.
 """
 
-from __future__ import annotations
-
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -27,7 +18,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from studies.data import HISTORY, LIKED, Floats, Ints, Longs, MovieLens, held_out, histories, number
+from studies.data import HISTORY, LIKED, Floats, Ints, MovieLens, held_out, number, questions
 from studies.din import attention_model, build_din
 from studies.report import save, table
 from studies.scores import auc, mean_and_spread
@@ -41,8 +32,7 @@ FAITHFUL = 0.9  # the share of ratings that follow the user's liking of the topi
 GOOD, BAD = 5.0, 1.0
 
 
-@dataclass(frozen=True)
-class Log:
+class Log(NamedTuple):
     """Ratings as the models get them, and what only the maker of the log knows."""
 
     data: MovieLens
@@ -50,7 +40,6 @@ class Log:
 
 
 def make_log(users: int, seed: int) -> Log:
-    """Draw a log."""
     rng = np.random.default_rng(seed)
     topics = np.arange(FILMS) % TOPICS
     likes = rng.random((users, TOPICS)) < 0.5
@@ -58,51 +47,44 @@ def make_log(users: int, seed: int) -> Log:
     movie = np.argsort(rng.random((users, FILMS)), axis=1)[:, :RATINGS]
     faithful = rng.random(movie.shape) < FAITHFUL
     good = np.take_along_axis(likes, topics[movie], axis=1) == faithful
-    ratings = pd.DataFrame(
-        {
-            "userId": np.repeat(np.arange(users), RATINGS),
-            "movieId": movie.ravel(),
-            "rating": np.where(good, GOOD, BAD).ravel(),
-            "timestamp": np.tile(np.arange(RATINGS), users),
-        }
-    )
+    ratings = pd.DataFrame({"userId": np.repeat(np.arange(users), RATINGS)})
+    ratings = ratings.assign(movieId=movie.ravel(), timestamp=ratings.index)
+    ratings["rating"] = np.where(good, GOOD, BAD).ravel()
     films = pd.DataFrame({"movieId": np.arange(FILMS), "title": "", "genres": ""})
-    rated = np.unique(movie)
-    return Log(number(ratings, films), np.r_[-1, topics[rated]].astype(np.int32))
+    return Log(number(ratings, films), np.r_[-1, topics[np.unique(movie)]].astype(np.int32))
 
 
-def best_answers(log: Log, events: Longs, history: int) -> Floats:
+def best_answers(log: Log, events: Ints, history: int) -> Floats:
     """The probability that the best possible model gives to `events`, by Bayes' rule."""
-    data = log.data
-    movies, ratings = histories(data, data.first[events], events, history)
-    same = log.topics[movies] == log.topics[data.movie[events]][:, None]
-    surplus = np.where(same, np.where(ratings >= LIKED, 1, -1), 0).sum(axis=1)
+    asked = questions(log.data, events, history)
+    same = log.topics[asked.history_movies] == log.topics[asked.movie][:, None]
+    surplus = np.where(same, np.where(asked.history_ratings >= LIKED, 1, -1), 0).sum(axis=1)
     likes_topic = 1 / (1 + ((1 - FAITHFUL) / FAITHFUL) ** surplus)
     return likes_topic * FAITHFUL + (1 - likes_topic) * (1 - FAITHFUL)
 
 
-def train_on(log: Log, pooling: str, training: Longs, epochs: int, seed: int) -> keras.Model:
+def train_on(data: MovieLens, pooling: str, training: Ints, epochs: int, seed: int) -> keras.Model:
     """Train a model that knows no genres."""
+    keras.utils.set_random_seed(seed)
     model = build_din(
-        np.zeros((len(log.data.titles), 1), np.float32),
+        np.zeros((len(data.titles), 1), np.float32),
         pooling=pooling,
         genre_units=1,
         attention_units=(32, 16),
         film_l2=0.0,
         ragged=True,
-        seed=seed,
     )
-    batches = ragged_batches(log.data, training, HISTORY, 256, shuffle_seed=seed)
+    batches = ragged_batches(data, training, HISTORY, 256, shuffle_seed=seed)
     with tqdm(total=epochs, desc=pooling, unit="epoch", disable=None) as bar:
         train(model, batches, epochs=epochs, learning_rate=2e-3, bar=bar)
     return model
 
 
-def attention_weights(din: keras.Model, log: Log, events: Longs) -> Floats:
+def attention_weights(din: keras.Model, data: MovieLens, events: Ints) -> Floats:
     """Weights (events, history)."""
     explained = attention_model(din)
     result, row = np.zeros((len(events), HISTORY), np.float32), 0
-    for inputs, _ in ragged_batches(log.data, events, HISTORY, SCORING_BATCH):
+    for inputs, _ in ragged_batches(data, events, HISTORY, SCORING_BATCH):
         weights = np.asarray(explained(inputs, training=False)[1])[:, 0]
         # As wide as the longest history of its batch.
         result[row : row + len(weights), : weights.shape[1]] = weights
@@ -110,8 +92,7 @@ def attention_weights(din: keras.Model, log: Log, events: Longs) -> Floats:
     return result
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Where the attention lies, over questions whose history has the topic and others."""
 
     mass: float  # the mean share of the weights on films of the topic in question
@@ -119,27 +100,20 @@ class Attention:
     by_topic: Floats  # (TOPICS, TOPICS): by topic in question and of the film, times a plain mean
 
 
-def look(log: Log, events: Longs, weights: Floats) -> Attention:
+def look(log: Log, events: Ints, weights: Floats) -> Attention:
     """Compare the weights (events, history) with what is known."""
-    data = log.data
-    movies, _ = histories(data, data.first[events], events, HISTORY)
-    asked, seen = log.topics[data.movie[events]][:, None], log.topics[movies]
-    valid = movies > 0
+    questioned = questions(log.data, events, HISTORY)
+    asked, seen = log.topics[questioned.movie][:, None], log.topics[questioned.history_movies]
+    valid = seen >= 0
     same = valid & (seen == asked)
     mixed = same.any(axis=1) & (valid & ~same).any(axis=1)
-    pairs = pd.DataFrame(
-        {
-            "asked": np.broadcast_to(asked, seen.shape)[valid],
-            "seen": seen[valid],
-            "relative": (weights * valid.sum(axis=1, keepdims=True))[valid],
-        }
-    )
-    by_topic = pairs.pivot_table(values="relative", index="asked", columns="seen")
-    every = range(TOPICS)
+    times_mean = (weights * valid.sum(axis=1, keepdims=True))[valid]
+    topics = [np.broadcast_to(asked, seen.shape)[valid], seen[valid]]
+    by_topic, every = pd.Series(times_mean).groupby(topics), range(TOPICS)
     return Attention(
         mass=float(np.where(same, weights, 0).sum(axis=1)[mixed].mean()),
         share=float((same.sum(axis=1) / valid.sum(axis=1).clip(1))[mixed].mean()),
-        by_topic=by_topic.reindex(index=every, columns=every).fillna(0).to_numpy(),
+        by_topic=by_topic.mean().unstack().reindex(every, columns=every).fillna(0).to_numpy(),
     )
 
 
@@ -148,18 +122,14 @@ def draw(attention: Attention, aucs: dict[str, float], file: Path) -> None:
     figure = Figure(figsize=(11, 5), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     image = left.imshow(attention.by_topic, cmap="Blues", vmin=0)
-    left.set_xlabel("topic of a film of the history")
-    left.set_ylabel("topic of the film in question")
+    left.set(xlabel="topic of a film of the history", ylabel="topic of the film in question")
     left.set_title("Attention, times that of a plain mean")
     figure.colorbar(image, ax=left)
-    bars = right.barh(
-        list(aucs), list(aucs.values()), color=["tab:gray", "tab:blue", "tab:orange"], height=0.5
-    )
+    colours = ["tab:gray", "tab:blue", "tab:orange"]
+    bars = right.barh(list(aucs), list(aucs.values()), color=colours, height=0.5)
     right.bar_label(bars, fmt="{:.3f}", padding=3)
     right.invert_yaxis()
-    right.set_xlim(0.5, 1)
-    right.set_xlabel("AUC on the ratings held out")
-    right.set_title("AUC (0.5 is guessing)")
+    right.set(xlim=(0.5, 1), title="AUC on the ratings held out (0.5 is guessing)")
     figure.suptitle(
         f"No model is told the topics: {attention.mass:.0%} of the attention lies on films of the\n"
         f"topic in question, which are {attention.share:.0%} of the history"
@@ -172,33 +142,27 @@ def run_one(users: int, epochs: int, seed: int) -> tuple[dict[str, float], Atten
     log = make_log(users, seed)
     test_events = held_out(log.data)
     test, training = np.flatnonzero(test_events), np.flatnonzero(~test_events)
-    print(
-        f"{users:,} users, {FILMS} films of {TOPICS} topics, seed {seed}: {len(training):,} ratings"
-        f" to train with, {len(test):,} held out",
-        flush=True,
-    )
+    counts = f"{len(training):,} ratings to train with, {len(test):,} held out"
+    print(f"{users:,} users, {FILMS} films of {TOPICS} topics, seed {seed}: {counts}", flush=True)
     label = (log.data.rating[test] >= LIKED).astype(np.int32)
-    din, mean = (
-        train_on(log, pooling, training, epochs, seed) for pooling in ("attention", "mean")
-    )
+    din = train_on(log.data, "attention", training, epochs, seed)
+    mean = train_on(log.data, "mean", training, epochs, seed)
     inputs = ragged_batches(log.data, test, HISTORY, SCORING_BATCH).map(lambda inputs, _: inputs)
     aucs = {
         "best possible": auc(label, best_answers(log, test, HISTORY)),
         "DIN": auc(label, predict(din, inputs)),
         "mean pooling": auc(label, predict(mean, inputs)),
     }
-    return aucs, look(log, test, attention_weights(din, log, test))
+    return aucs, look(log, test, attention_weights(din, log.data, test))
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    """Do the whole study; the picture, of the first seed, goes to `staging`."""
     found = [run_one(options.limit or USERS, options.epochs, seed) for seed in options.seeds]
     aucs, attention = zip(*found, strict=True)
     lines = {name: {"AUC": mean_and_spread([one[name] for one in aucs])} for name in aucs[0]}
-    print(f"\n{table(lines)}")
+    mass, share = (np.mean([getattr(one, of) for one in attention]) for of in ("mass", "share"))
     print(
-        f"{np.mean([one.mass for one in attention]):.1%} of DIN's attention lies on films of the"
-        f" topic in question, which are {np.mean([one.share for one in attention]):.1%} of the"
-        " history."
+        f"\n{table(lines)}\n{mass:.1%} of DIN's attention lies on films of the topic in question,"
+        f" which are {share:.1%} of the history."
     )
     draw(attention[0], aucs[0], staging / "interests.png")

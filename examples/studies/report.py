@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from studies.data import Floats
-from studies.scores import TITLES, Scores, mean_and_spread
+from studies.scores import NAMES, Scores, mean_and_spread
 
 if TYPE_CHECKING:
     from studies.training import Run
@@ -30,15 +30,15 @@ def table(rows: Mapping[str, Mapping[str, object]]) -> str:
 
 def score_columns(of_seeds: Sequence[Scores]) -> dict[str, str]:
     """Mean and spread of each score over the seeds; without users there is no GAUC."""
-    values = {title: [getattr(one, field) for one in of_seeds] for field, title in TITLES.items()}
-    return {title: mean_and_spread(x) for title, x in values.items() if not np.isnan(x).all()}
+    values = {name: [one[name] for one in of_seeds] for name in NAMES}
+    return {name: mean_and_spread(x) for name, x in values.items() if not np.isnan(x).all()}
 
 
 def score_row(runs: Sequence[Run]) -> dict[str, str]:
     """The row of a model: its scores after the last epoch, its size and its time."""
     seconds = np.median([epoch.seconds for run in runs for epoch in run.epochs])
     return {
-        **score_columns([run.scores for run in runs]),
+        **score_columns([run.epochs[-1].scores["test"] for run in runs]),
         "parameters": f"{runs[0].parameters:,}",
         "s / epoch": f"{seconds:.1f}",
     }
@@ -56,49 +56,41 @@ def print_scores(runs: Mapping[str, Sequence[Run]], trained_with: int) -> None:
 
 
 def shorten(title: str, length: int) -> str:
-    """Cut a title in front of its year."""
-    if len(title) <= length:
-        return title
-    name, year = title[:-7], title[-7:]  # " (1995)"
-    return name[: length - len(year) - 1].rstrip() + "…" + year
+    """Cut a title in front of its year, " (1995)"."""
+    return title if len(title) <= length else f"{title[: length - 8].rstrip()}…{title[-7:]}"
 
 
 # Pictures --------------------------------------------------------------------------------------
 
 
 def save(figure: Figure, file: Path) -> None:
-    """Write a picture."""
     with warnings.catch_warnings():
         # Titles in scripts that the font lacks are drawn as boxes; the rest stays readable.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         figure.savefig(file, dpi=110)
 
 
-def draw_training(runs: Mapping[str, Sequence[Run]], title: str, file: Path) -> None:
+def draw_training(runs: Mapping[str, Sequence[Run]], file: Path) -> None:
     """Draw log loss and held-out AUC after each epoch, of the first seed of each model."""
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     losses, aucs = figure.subplots(1, 2)
     for place, (name, (run, *_)) in enumerate(runs.items()):
-        epochs = range(1, len(run.epochs) + 1)
-        style = {"color": f"C{place}", "marker": "osD^"[place], "markersize": 8, "linewidth": 2}
-        held_out = [epoch.scores["test"] for epoch in run.epochs]
-        hollow = {**style, "linestyle": "--", "markerfacecolor": "white"}
-        training = [epoch.log_loss for epoch in run.epochs]
-        losses.plot(epochs, training, **hollow, label=f"{name}, training")
-        losses.plot(epochs, [s.log_loss for s in held_out], **style, label=f"{name}, held out")
-        aucs.plot(epochs, [s.auc for s in held_out], **style, label=name)
-    losses.set_title("Log loss (training: mean while the epoch runs)")
-    aucs.set_title("AUC on what was held out")
+        style = {"color": f"C{place}", "marker": "osD"[place]}
+        held_out = pd.DataFrame([epoch.scores["test"] for epoch in run.epochs])
+        epochs, training = held_out.index + 1, [epoch.log_loss for epoch in run.epochs]
+        losses.plot(epochs, training, "--", **style, mfc="white", label=f"{name}, training")
+        losses.plot(epochs, held_out["log loss"], **style, label=f"{name}, held out")
+        aucs.plot(epochs, held_out["AUC"], **style, label=name)
     low, high = aucs.get_ylim()
     margin = max(0.0, 0.02 - (high - low)) / 2  # so that noise does not look like a difference
-    aucs.set_ylim(low - margin, high + margin)
+    aucs.set(ylim=(low - margin, high + margin), title="AUC on what was held out")
+    losses.set(title="Log loss (training: mean while the epoch runs)")
     for axes in (losses, aucs):
-        axes.set_xlabel("epoch")
-        axes.set_xlim(0.7, len(epochs) + 0.3)
+        axes.set(xlabel="epoch", xlim=(0.7, len(epochs) + 0.3))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.suptitle(title)
+    figure.suptitle(f"Training: {', '.join(runs)}")
     save(figure, file)
 
 
@@ -116,18 +108,14 @@ def heat_map(weights: Floats, row_labels: list[str], column_labels: list[str]) -
         weights.clip(1 / most, most), cmap="RdBu_r", norm=LogNorm(1 / most, most), aspect="auto"
     )
     # parse_math: "$" is a character of some titles, not the start of a formula.
-    axes.set_xticks(range(len(column_labels)), column_labels, parse_math=False)
+    turned = {"rotation": 60, "horizontalalignment": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(column_labels)), column_labels, parse_math=False, **turned)
     axes.set_yticks(range(len(row_labels)), row_labels, parse_math=False)
-    axes.tick_params("x", rotation=60)
     axes.tick_params(labelsize=9, length=0)
-    for label in axes.get_xticklabels():
-        label.set(horizontalalignment="right", rotation_mode="anchor")
     axes.set_xlabel("the user's history, old to new, with the rating given")
     axes.set_ylabel("film in question, with the rating given later, by predicted probability p")
-    ticks = [2.0**power for power in range(-doublings, doublings + 1)]
-    bar = figure.colorbar(
-        image, ax=axes, pad=0.01, fraction=0.05, ticks=ticks, format="{x:g} \N{MULTIPLICATION SIGN}"
-    )
+    ticks = 2.0 ** np.arange(-doublings, doublings + 1)
+    bar = figure.colorbar(image, ax=axes, pad=0.01, ticks=ticks, format="{x:g} ×")  # noqa: RUF001
     bar.minorticks_off()
     bar.set_label("attention weight, times that of a plain mean (logarithmic scale)")
     return figure

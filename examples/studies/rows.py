@@ -1,54 +1,39 @@
-"""The rows of a community's feed: their form, reading and checking them, and drawing many more.
+"""The rows of a community's feed: their form, the ten published ones, and drawing many more.
 
-A row is one article shown to one reader. `community_feed.csv` has ten:
-
-    act              1 if the reader opened it, else 0
-    client_id        the reader
-    client_type      the reader's kind of device
-    post_type        the article's form: text or video
-    topic_id         the article's topic
-    follow_topic_id  the topics that the reader follows: "225,158,139"
-    all_topic_fav_7  what the reader read in a week, as topic:weight: "1:0.4074,177:0.1217"
-    hist_topic_id    the topics of the articles that the reader opened, in order
-    keyword_id       the article's main keyword
-    hist_keyword_id  the main keywords of the articles in hist_topic_id, one for each
-
-All ids are strings. In the lists "0" is kept for padding, so no list may contain it.
+A row is one article shown to one reader. `community_feed.csv` has ten. All ids are strings; in the
+lists "0" is kept for padding, so no list may contain it.
 """
 
-from __future__ import annotations
-
-import argparse
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from tqdm import trange
 
-from studies.data import DataError, Floats, Ints, Longs
+from studies.data import Floats, Ints
 
 PADDING = "0"
-_IDS = r"((?!0(,|$))[^,\n]+(,(?!$)|$))*"
-_PAIRS = r"((?!0:)[^,:\n]+:\d{1,30}(\.\d*)?([eE]-\d+)?(,(?!$)|$))*"
-COLUMNS = {  # and what a field has to look like
-    "act": "[01]",
-    "client_id": ".*",
-    "client_type": ".+",
-    "post_type": ".+",
-    "topic_id": ".+",
-    "follow_topic_id": _IDS,
-    "all_topic_fav_7": _PAIRS,
-    "hist_topic_id": _IDS,
-    "keyword_id": ".+",
-    "hist_keyword_id": _IDS,
-}
+COLUMNS = [
+    "act",  # 1 if the reader opened it, else 0
+    "client_id",  # the reader
+    "client_type",  # the reader's kind of device
+    "post_type",  # the article's form: text or video
+    "topic_id",  # the article's topic
+    "follow_topic_id",  # the topics that the reader follows: "225,158,139"
+    "all_topic_fav_7",  # what the reader read in a week, topic:weight: "1:0.4074,177:0.1217"
+    "hist_topic_id",  # the topics of the articles that the reader opened, in order
+    "keyword_id",  # the article's main keyword
+    "hist_keyword_id",  # the main keywords of the articles in hist_topic_id, one for each
+]
 TEN_ROWS = Path(__file__).parent / "community_feed.csv"
 DRAWN = 20_000
+TOPICS = 40  # few, so that some thousands of rows show each of them often
+NEWS = range(1, 21)  # the keywords of news
+LONG_READS = range(21, 41)  # and of the other half of the articles
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(NamedTuple):
     """CSV lines without header; and the true probabilities of the labels, if they were drawn."""
 
     lines: list[str]
@@ -56,47 +41,10 @@ class Rows:
     probability: Floats | None = None
 
 
-def load(options: argparse.Namespace) -> Rows:
-    """Return the rows that the command line asks for."""
-    if options.published or options.data:
-        return read(TEN_ROWS if options.published else options.data, options.limit)
-    return draw(options.limit or DRAWN, options.seed)
-
-
-def read(file: Path, limit: int | None = None) -> Rows:
-    """Read and check a file; `limit` keeps its first rows only."""
-    try:
-        frame = pd.read_csv(file, dtype=object, na_filter=False, index_col=False, nrows=limit)
-    except OSError as error:
-        raise DataError(f"{file}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise DataError(f"{file}: {error}") from error
-    if list(frame) != list(COLUMNS):
-        raise DataError(f"{file}: the first line must be {','.join(COLUMNS)}")
-    if frame.empty:
-        raise DataError(f"{file}: no rows in it")
-    for column, form in COLUMNS.items():
-        wrong = ~frame[column].astype(str).str.fullmatch(form).to_numpy(bool)
-        if wrong.any():
-            row = int(np.argmax(wrong))
-            value = frame[column].iloc[row]
-            raise DataError(f"{file}, row {row + 1}: {value!r} is no {column}")
-    topics, keywords = (frame[f"hist_{name}_id"].str.count(",") for name in ("topic", "keyword"))
-    empty = (frame["hist_topic_id"] == "") != (frame["hist_keyword_id"] == "")
-    uneven = ((topics != keywords) | empty).to_numpy()
-    if uneven.any():
-        row = int(np.argmax(uneven)) + 1
-        raise DataError(f"{file}, row {row}: hist_topic_id and hist_keyword_id differ in length")
-    return Rows(_lines(frame), frame["act"].astype(np.int32).to_numpy())
-
-
-def _lines(frame: pd.DataFrame) -> list[str]:
-    return frame.to_csv(index=False, header=False, lineterminator="\n").split("\n")[:-1]
-
-
-TOPICS = 40  # few, so that some thousands of rows show each of them often
-NEWS = range(1, 21)  # the keywords of news
-LONG_READS = range(21, 41)  # and of the other half of the articles
+def ten_rows(limit: int | None = None) -> Rows:
+    """Read the published rows, or the first `limit` of them."""
+    lines = TEN_ROWS.read_text(encoding="utf-8").splitlines()[1:][:limit]
+    return Rows(lines, np.array([int(line[0]) for line in lines]))
 
 
 def draw(count: int, seed: int) -> Rows:
@@ -115,10 +63,11 @@ def draw(count: int, seed: int) -> Rows:
     probability = 1 / (1 + np.exp(-np.array(log_odds)))
     label = (rng.random(count) < probability).astype(np.int32)
     fields = [[act, *row] for act, row in zip(label, rows, strict=True)]
-    return Rows(_lines(pd.DataFrame(fields, columns=list(COLUMNS))), label, probability)
+    text = pd.DataFrame(fields).to_csv(index=False, header=False, lineterminator="\n")
+    return Rows(text.splitlines(), label, probability)
 
 
-def _draw_row(rng: np.random.Generator, topics: Longs) -> tuple[list[object], float]:
+def _draw_row(rng: np.random.Generator, topics: Ints) -> tuple[list[object], float]:
     """Return a row without its label, and the log odds of an open."""
     events = int(rng.integers(4, 13))
     history = rng.choice(topics, events, replace=False)

@@ -1,10 +1,7 @@
-"""How good predictions are: AUC, user-weighted AUC (GAUC), log loss; and how to say a mean."""
-
-from __future__ import annotations
+"""How good predictions are: AUC, user-weighted AUC (GAUC), log loss; and how to write a mean."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
@@ -12,32 +9,20 @@ from sklearn.metrics import log_loss, roc_auc_score
 import din_layers
 from studies.data import Floats, Ints
 
-TITLES = {"auc": "AUC", "gauc": "GAUC", "log_loss": "log loss"}
-
-
-@dataclass(frozen=True)
-class Scores:
-    """The scores of a part of the data; NaN where one is not defined."""
-
-    auc: float
-    gauc: float
-    log_loss: float
+NAMES = ["AUC", "GAUC", "log loss"]
+Scores = dict[str, float]  # by these names, of a part of the data; NaN where one is not defined
 
 
 def measure(label: Ints, probability: Floats, user: Ints | None = None) -> Scores:
     """All scores; GAUC only if it is known whose the rows are."""
-    return Scores(
-        auc=auc(label, probability),
-        gauc=math.nan if user is None else gauc(user, label, probability),
-        log_loss=float(log_loss(label, probability.astype(np.float64), labels=[0, 1])),
-    )
+    losses = log_loss(label, probability.astype(np.float64), labels=[0, 1])
+    by_user = math.nan if user is None else gauc(user, label, probability)
+    return dict(zip(NAMES, (auc(label, probability), by_user, float(losses)), strict=True))
 
 
 def auc(label: Ints, probability: Floats) -> float:
-    """Area under the ROC curve, NaN if there is only one class."""
-    if label.min() == label.max():
-        return math.nan
-    return float(roc_auc_score(label, probability))
+    one_class = label.min() == label.max()
+    return math.nan if one_class else float(roc_auc_score(label, probability))
 
 
 def gauc(user: Ints, label: Ints, probability: Floats) -> float:
@@ -48,13 +33,7 @@ def gauc(user: Ints, label: Ints, probability: Floats) -> float:
 
 
 def mean_and_spread(values: Sequence[float], form: str = ".4f", *, error: bool = False) -> str:
-    """Mean and standard deviation over the seeds, or standard error of the mean; one value alone.
-
-    Args:
-        values: One number for each seed.
-        form: How to write the mean.
-        error: Whether the spread is the standard error of the mean.
-    """
+    """Mean ± standard deviation, or standard error of the mean, over the seeds; one value alone."""
     mean = format(np.mean(values), form)
     if len(values) < 2:
         return mean

@@ -1,22 +1,19 @@
-"""The one training loop of the studies, what it keeps of each epoch, and the check after saving."""
-
-from __future__ import annotations
+"""The one training loop of the studies, the comparison of models, and the check after saving."""
 
 import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from studies.data import LIKED, Floats, Ints, Longs, MovieLens, Questions, Split, split
+from studies.data import LIKED, Floats, Ints, MovieLens, Questions, split
 from studies.report import draw_training, print_scores
 from studies.scores import Scores, measure
 
@@ -27,8 +24,7 @@ SCORING_BATCH = 2048
 tf.get_logger().setLevel("ERROR")
 
 
-@dataclass(frozen=True)
-class Epoch:
+class Epoch(NamedTuple):
     """What one pass over the training part brought."""
 
     log_loss: float  # of the training part, while the epoch ran
@@ -36,50 +32,16 @@ class Epoch:
     scores: dict[str, Scores]  # by the name of the part that was scored
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """One trained model and how its training went."""
 
     model: keras.Model
     epochs: list[Epoch]
 
     @property
-    def scores(self) -> Scores:
-        """Scores of the test part after the last epoch."""
-        return self.epochs[-1].scores["test"]
-
-    @property
     def parameters(self) -> int:
         """Number of trained parameters."""
         return sum(math.prod(weight.shape) for weight in self.model.trainable_variables)
-
-
-def best_epoch(epochs: Sequence[Epoch], part: str) -> int:
-    """The epoch with the best AUC on a part that is not the test's, from 0."""
-    aucs = [epoch.scores[part].auc for epoch in epochs]
-    return int(np.argmax(np.nan_to_num(aucs, nan=-1.0)))
-
-
-class _Recorder(keras.callbacks.Callback):
-    """After each epoch: score, and keep how long the epoch itself took."""
-
-    def __init__(self, score: Callable[[keras.Model], dict[str, Scores]], bar: Any) -> None:
-        super().__init__()
-        self.score = score
-        self.bar = bar
-        self.epochs: list[Epoch] = []
-
-    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.start = time.process_time()
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        seconds = time.process_time() - self.start
-        scores = self.score(self.model)
-        self.epochs.append(Epoch(logs.get("log_loss", logs["loss"]), seconds, scores))
-        for part, of_part in scores.items():
-            logs[f"{part}_auc"] = of_part.auc  # Keras prints it in its own line
-        if self.bar is not None:
-            self.bar.update()
 
 
 def train(
@@ -98,47 +60,51 @@ def train(
 
     `score` is called with the model after each epoch. `bar` shows the epochs in place of Keras.
     """
-    model.compile(
-        keras.optimizers.Adam(learning_rate),
-        loss=loss,
-        # The loss that Keras prints contains the weight decay; this one does not.
-        metrics=[keras.metrics.BinaryCrossentropy(name="log_loss")]
-        if isinstance(loss, str)
-        else [],
-        # Compiling with XLA takes longer than it saves in the few epochs that this data bears.
-        jit_compile=False,
-    )
-    recorder = _Recorder(score, bar)
-    # A progress bar on a terminal, one line per epoch in a log.
-    verbose = 0 if bar is not None else 1 if sys.stdout.isatty() else 2
-    arrays = y is not None  # a dataset has batches, and shuffles them
+    run, start = Run(model, []), 0.0
+
+    def begin(epoch: int, logs: Any = None) -> None:
+        nonlocal start
+        start = time.process_time()
+
+    def end(epoch: int, logs: dict[str, float]) -> None:
+        seconds, scores = time.process_time() - start, score(model)
+        run.epochs.append(Epoch(logs.get("log_loss", logs["loss"]), seconds, scores))
+        logs.update({f"{part}_auc": of["AUC"] for part, of in scores.items()})  # Keras prints it
+        if bar is not None:
+            bar.update()
+
+    # The loss that Keras prints contains the weight decay; this one does not.
+    log_loss = [keras.metrics.BinaryCrossentropy(name="log_loss")] if isinstance(loss, str) else []
+    # Compiling with XLA takes longer than it saves in the few epochs that this data bears.
+    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=log_loss, jit_compile=False)
+    recorder = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
     model.fit(
         x,
         y,
-        batch_size=BATCH if arrays else None,
-        shuffle=arrays,
+        batch_size=None if y is None else BATCH,
+        shuffle=y is not None,  # a dataset has its batches, in its order
         epochs=epochs,
         callbacks=[recorder, *callbacks],
-        verbose=verbose,
+        # A progress bar on a terminal, one line per epoch in a log.
+        verbose=0 if bar is not None else 1 if sys.stdout.isatty() else 2,
     )
-    return Run(model, recorder.epochs)
+    return run
 
 
 def compare(
     options: argparse.Namespace,
     staging: Path,
-    builders: Mapping[str, Callable[[int], keras.Model]],
+    builders: Mapping[str, Callable[[], keras.Model]],
     inputs_of: Callable[[Questions], dict[str, Ints]],
-    title: str,
-) -> tuple[Split, keras.Model]:
+    served: Callable[[keras.Model], keras.Model] = lambda model: model,
+) -> keras.Model:
     """Train models on MovieLens, each with each seed; print their scores, draw their training.
 
-    `builders` build a model with a seed, `inputs_of` turns questions into inputs of all of them.
-    Returned are the split, and the first model with the first seed, trained.
+    `inputs_of` turns questions into the inputs of all models. The first model with the first seed
+    is saved in the form that `served` gives it, and returned.
     """
-    parts = split(options.data)
-    label, test = parts.train.label[:, None], parts.test
-    train_inputs, test_inputs = inputs_of(parts.train), inputs_of(test)
+    asked, test = split(options.data)
+    label, train_inputs, test_inputs = asked.label[:, None], inputs_of(asked), inputs_of(test)
 
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(test.label, predict(model, test_inputs), test.user)}
@@ -147,11 +113,14 @@ def compare(
     for seed in options.seeds:
         for name, build in builders.items():
             print(f"\nTraining: {name}, seed {seed}", flush=True)
-            one = train(build(seed), train_inputs, label, epochs=options.epochs, score=score)
+            keras.utils.set_random_seed(seed)
+            one = train(build(), train_inputs, label, epochs=options.epochs, score=score)
             runs[name].append(one)
     print_scores(runs, len(label))
-    draw_training(runs, title, staging / "training.png")
-    return parts, next(iter(runs.values()))[0].model
+    draw_training(runs, staging / "training.png")
+    model = served(next(iter(runs.values()))[0].model)
+    save_and_check(model, test_inputs, staging / f"{options.study}.keras")
+    return model
 
 
 def predict(model: keras.Model, inputs: Any) -> Floats:
@@ -164,16 +133,14 @@ def save_and_check(model: keras.Model, inputs: Any, file: Path) -> None:
     model.save(file)
     expected, loaded = predict(model, inputs), predict(keras.models.load_model(file), inputs)
     difference = float(np.max(np.abs(loaded - expected)))
-    print(
-        f"\n{file.name}, saved and loaded: {len(expected):,} predictions,"
-        f" largest difference {difference:.1g}"
-    )
+    count = f"{len(expected):,} predictions"
+    print(f"\n{file.name}, saved and loaded: {count}, largest difference {difference:.1g}")
     if not difference <= 1e-6:
         raise RuntimeError(f"the loaded model predicts something else: {difference} apart")
 
 
 def ragged_batches(
-    data: MovieLens, events: Longs, history: int, size: int, shuffle_seed: int | None = None
+    data: MovieLens, events: Ints, history: int, size: int, shuffle_seed: int | None = None
 ) -> tf.data.Dataset:
     """Batches of inputs and labels for the ratings `events`, each with the `history` before it.
 
