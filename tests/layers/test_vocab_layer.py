@@ -369,7 +369,6 @@ def test_without_keys_the_layer_says_what_it_needs():
             "`data` must be all strings or all integers. Received: dat",
         ),
     ],
-    ids=str,
 )
 def test_data_without_keys(data, error, text):
     layer = VocabLayer(mask_value="")
