@@ -89,7 +89,7 @@ class SequenceLayer(keras.Layer):
         named, masks = self._read(inputs, kwargs.get("mask"), keywords)
         alone = len(named) == 1
         if kwargs.get("mask") is not None:
-            kwargs["mask"] = masks[self.input_names.sequence] if alone else masks
+            kwargs["mask"] = masks.get(self.input_names.sequence) if alone else masks
         return super().__call__(named[self.input_names.sequence] if alone else named, **kwargs)
 
     def _read(
