@@ -22,7 +22,7 @@ BACKENDS = {
     "torch": ("-e", ".[test]", "torch==2.13.0"),  # of which there is a build for processors
 }
 # What the tests of the layers need, without the examples.
-FEW = ("-e", ".[testing]", "pytest", "pytest-xdist", "scikit-learn")
+FEW = ("-e", ".[testing]", "pytest", "pytest-xdist", "pandas", "scikit-learn")
 
 USE_THE_WHEEL = """
 import importlib.metadata, pathlib, sys
