@@ -111,7 +111,8 @@ def check_tensors(name: str, value: Any) -> None:
         return
     missing = any(x is None for x in leaves)
     expected = "must hold no None" if missing else "must be a tensor or an array, or hold such"
-    shown = [tuple(x.shape) if hasattr(x, "shape") else x for x in leaves]
+    some = any(hasattr(x, "shape") for x in leaves)
+    shown = [tuple(x.shape) if hasattr(x, "shape") else x for x in leaves] if some else value
     raise TypeError(message(name, expected, **{name: shown}))
 
 

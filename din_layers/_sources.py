@@ -14,7 +14,7 @@ from keras import ops
 
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
-from din_layers._checks import Shape, check_axes, check_numeric, check_ragged, message
+from din_layers._checks import Shape, check_axes, check_ragged, message
 from din_layers._history import History, PaddedHistory, RaggedHistory
 from din_layers._tensors import before
 
@@ -89,7 +89,9 @@ def check_sources(
     axes = {name: (tuple(sequence.shape), "batch time dim")}
     for x in masks:
         check_axes(**axes, mask=(tuple(x.shape), "batch time"))
-        check_numeric("mask", x)
+        if _dtype(x) != "bool" and "int" not in _dtype(x):  # floats may be meant to be added
+            received = {"mask_dtype": _dtype(x), "mask_shape": tuple(x.shape)}
+            raise TypeError(message("mask", "must be boolean", **received))
         check_ragged("mask", x, sequence)
     for keyword, x in sources.items():
         SOURCES[keyword].check(x, axes, hist_mask_value)

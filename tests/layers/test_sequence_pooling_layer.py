@@ -209,7 +209,7 @@ def test_bad_inputs(inputs, error, text):
 
 @needs_tensorflow
 def test_a_mask_of_strings_is_refused():
-    with pytest.raises(TypeError, match="`mask` must hold numbers"):
+    with pytest.raises(TypeError, match="`mask` must be boolean"):
         din_layers.SequencePoolingLayer()(SEQUENCE, mask=tf.fill((2, 4), "a"))
 
 
