@@ -126,11 +126,10 @@ def test_a_mask_given_by_hand_goes_on_too(name):
         np.testing.assert_array_equal(handed_on, expected)
 
 
-@pytest.mark.parametrize("trainable", [True, False])
-def test_a_subclassed_model_names_its_inputs(trainable):
+def test_a_subclassed_model_names_its_inputs():
     class Clicks(keras.Model):
         def __init__(self):
-            super().__init__(trainable=trainable)
+            super().__init__()
             self.attend = din_layers.AttentionPoolingLayer((4,))
             self.pool = din_layers.SequencePoolingLayer("mean", mask_required=True)
             self.click = keras.layers.Dense(1)
