@@ -59,9 +59,11 @@ class Sizes:
     @property
     def padded_times(self) -> list[int]:
         """The numbers of positions to draw from for events that are padded otherwise."""
-        # A time axis that may vary may also be longer than any that a batch is drawn with.
-        more = 2 * (self.min_time < self.max_time and keras.backend.backend() != "jax")
-        return [*self.times, *range(self.max_time + 1, self.max_time + more + 1)]
+        # A time axis that may vary may also be longer than any that a batch is drawn with: else a
+        # batch of the longest could not be padded.
+        more = 1 if keras.backend.backend() == "jax" else 2
+        longest = self.max_time + more * (self.min_time < self.max_time)
+        return [*self.times, *range(self.max_time + 1, longest + 1)]
 
 
 def _few(low: int, high: int) -> list[int]:
