@@ -1,5 +1,6 @@
 """Built when built, round trips: weights exist early, and what is saved gives its numbers back."""
 
+import inspect
 import itertools
 import json
 
@@ -67,6 +68,13 @@ def test_the_config_is_plain_json_and_makes_the_same_layer(name):
     config = layer.get_config()
     assert json.loads(json.dumps(config)) == config
     assert type(layer).from_config(json.loads(json.dumps(config))).get_config() == config
+
+
+@every_layer
+def test_the_config_has_every_argument(name):
+    layer = EVERY_LAYER[name]()
+    arguments = set(inspect.signature(type(layer).__init__).parameters) - {"self", "kwargs"}
+    assert arguments <= set(layer.get_config())
 
 
 @every_layer
