@@ -46,8 +46,9 @@ class MiniBatchAwareL2(NumericLayer):
             is one.
 
     Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
-    penalty with it. The penalty is part of the loss in `evaluate`, too. On several devices that
-    share a batch it is that of the whole batch, on each of them: Keras takes their mean.
+    penalty with it. The penalty is part of the loss in `evaluate`, too. Under
+    `keras.distribution`, on JAX, it is that of the whole batch; replicas of `tf.distribute`, which
+    see a part of it each, are refused.
 
     Output shape:
         `vectors`, masks included. The penalty is NaN if an id has no frequency.

@@ -44,6 +44,7 @@ def _relative(weights: Events) -> Events:
     top = ops.stop_gradient(weights.map(ops.abs).max())
     # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
     largest = float(np.finfo(keras.backend.standardize_dtype(top.dtype)).max) / 2**8
+    # The smaller of the two, in float64 on PyTorch too.
     return weights.over(-_backend.maximum(-top, ops.full_like(top, -largest)))
 
 
@@ -96,7 +97,7 @@ class WeightedSequenceLayer(SequenceLayer):
     Raises:
         ValueError: An unknown normalization, a wrong shape, or no mask with
             `mask_required=True`.
-        TypeError: Lengths or ids of a wrong dtype.
+        TypeError: Lengths or ids of a wrong dtype, or weights that are no floats.
 
     Example:
         >>> sequence = np.array([[[1.0], [2.0], [9.0]]], "float32")
