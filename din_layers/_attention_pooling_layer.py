@@ -138,6 +138,7 @@ class AttentionPoolingLayer(SequenceLayer):
         use_query_mask: bool = True,
         **kwargs: Any,
     ) -> None:
+        dense_layers = kwargs.pop("dense_layers", None)  # out of the config of a quantized layer
         super().__init__(hist_mask_value, mask_required, **kwargs)
         self.att_hidden_units = _check_units(att_hidden_units)
         self.att_activation = _get_activation(att_activation)
@@ -158,11 +159,12 @@ class AttentionPoolingLayer(SequenceLayer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        *hidden, last = [self._dense(units) for units in (*self.att_hidden_units, 1)]
+        if dense_layers:
+            *hidden, last = map(_with_changes, [*hidden, last], dense_layers)
         # No underscore: the name is the path of the weights in files.
         self.unit = LocalActivationUnit(
-            [(self._dense(units), self._activation()) for units in self.att_hidden_units],
-            self._dense(1),
-            dtype=self.dtype_policy,
+            [(dense, self._activation()) for dense in hidden], last, dtype=self.dtype_policy
         )
         if not self.trainable:  # out of a config, whose inner layers were made just now
             self.unit.trainable = False
@@ -201,6 +203,16 @@ class AttentionPoolingLayer(SequenceLayer):
         self._dim = self._check_shapes(shapes)
         self.unit.build((None, self._dim))
 
+    def enable_lora(self, rank: int, **kwargs: Any) -> None:
+        """Freeze the kernels and train matrices of a low rank beside them.
+
+        Args:
+            rank: The rank.
+            **kwargs: As in `keras.layers.Dense.enable_lora`.
+        """
+        for dense in self.unit.dense_layers:
+            dense.enable_lora(rank, **kwargs)
+
     def call(
         self,
         inputs: Any,
@@ -229,8 +241,8 @@ class AttentionPoolingLayer(SequenceLayer):
         dtype, history = events.values.dtype, events.history
 
         def score(values: Tensor) -> Tensor:
-            scores = self.unit.scores(values, query, history, valid, training)
-            scores = ops.cast(scores, dtype)
+            values = ops.cast(values, self.compute_dtype)
+            scores = ops.cast(self.unit.scores(values, query, history, valid, training), dtype)
             return scores / ops.sqrt(ops.cast(self._dim, dtype)) if self.scale else scores
 
         scores = events.map(score)
@@ -299,8 +311,10 @@ class AttentionPoolingLayer(SequenceLayer):
         return dim
 
     def get_config(self) -> dict[str, Any]:
+        changes = [_changes(dense) for dense in self.unit.dense_layers]
         return {
             **super().get_config(),
+            **({"dense_layers": changes} if any(changes) else {}),
             "att_hidden_units": list(self.att_hidden_units),
             "att_activation": self.att_activation
             if self.att_activation == "dice"
@@ -346,6 +360,18 @@ def _get_activation(identifier: Any) -> Any:
         if identifier and isinstance(identifier, dict):
             raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
+
+
+def _changes(dense: keras.layers.Dense) -> dict[str, Any]:
+    """Return what `quantize` and `enable_lora` change of a layer's config."""
+    config = dense.get_config()
+    names = ["quantization_config", "lora_rank", "lora_alpha"]
+    names += ["dtype"] if dense.quantization_mode else []
+    return {name: config[name] for name in names if config.get(name)}
+
+
+def _with_changes(dense: keras.layers.Dense, changes: dict[str, Any]) -> keras.layers.Dense:
+    return _copy(dense, **changes) if changes else dense
 
 
 def _copy(original: Any, **overrides: Any) -> Any:

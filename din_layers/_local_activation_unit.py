@@ -15,6 +15,8 @@ for each event; only the third belongs to the pair. Two ways to compute the sum 
 * by event: the terms as they stand. Flat histories (ragged, or padding skipped) have rows of many
   lengths, which no batched product takes.
 
+A quantized first layer has no kernel of floats, and rounds its inputs: it gets the concatenation.
+
 Reference: Deep Interest Network for Click-Through Rate Prediction, section 4.3,
 https://arxiv.org/abs/1706.06978
 """
@@ -84,9 +86,14 @@ class LocalActivationUnit(keras.Layer):
             valid_queries: Which queries enter batch statistics (batch, queries); None: all.
             training: Whether there are batch statistics.
         """
-        by_row = history.stores_rows_longer_than(_SHORT)
-        first = _first_layer_by_row if by_row else _first_layer_by_event
-        x = first(self.dense_layers[0], events, query, history)
+        dense = self.dense_layers[0]
+        if dense.quantization_mode:
+            first = _first_layer_by_pair
+        elif history.stores_rows_longer_than(_SHORT):
+            first = _first_layer_by_row
+        else:
+            first = _first_layer_by_event
+        x = first(dense, events, query, history)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
         x = ops.reshape(x, (-1, x.shape[-1]))
@@ -130,6 +137,19 @@ def _first_layer_by_event(
         + ops.expand_dims(ops.matmul(events, wk - wd), -2)
         + history.spread(ops.matmul(query, wq + wd) + dense.bias)
     )
+
+
+def _first_layer_by_pair(
+    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
+) -> Tensor:
+    """As the definition has it: a quantized layer rounds its inputs and has no kernel of floats."""
+    k, q = ops.expand_dims(events, -2), history.spread(query)
+    products = q * k
+    pairs = ops.shape(products)
+    q, k = ops.broadcast_to(q, pairs), ops.broadcast_to(k, pairs)
+    features = ops.concatenate([q, k, q - k, products], axis=-1)
+    x = dense(ops.reshape(features, (-1, features.shape[-1])))
+    return ops.reshape(x, (*pairs[:-1], dense.units))
 
 
 def _takes_mask(activation: Activation) -> bool:
