@@ -348,6 +348,7 @@ def test_lists_and_dicts_are_the_keywords(name, source, data):
     listed = [*inputs[:place], *companions, *inputs[place:]]
     for other in (listed, named):
         np.testing.assert_array_equal(layer(other, **masks), expected)
+    np.testing.assert_array_equal(layer(**named, **masks), expected)
     if masks:  # a list of one mask for each input
         each = [masks["mask"] if i == place - 1 else None for i in range(len(listed))]
         np.testing.assert_array_equal(layer(listed, mask=each), expected)
