@@ -232,6 +232,8 @@ class AttentionPoolingLayer(SequenceLayer):
         history = self._history(given)
         # A query of a row without events decides nothing: were it NaN, the gradients would be.
         query = _backend.same_sizes("query", given.tensors["query"], given.sequence, axes=1)
+        if self._keeps_time:
+            query = _backend.single("query", query)
         query = history.where_events(ops.cast(query, self.compute_dtype))
         if self.skip_padding:
             history = history.packed()
@@ -262,8 +264,8 @@ class AttentionPoolingLayer(SequenceLayer):
     def _pool(self, events: Events, weights: Events) -> Tensor:
         if self.mode == "sum":
             return weights.weighted_sum(events)
-        # There is one query: its axis gives way to that of `dim`.
-        return events.times(weights).restored()
+        # There is one query: its axis gives way to that of `dim`. A graph may not know it is one.
+        return events.times(weights.map(lambda values: values[..., :1])).restored()
 
     def compute_output_spec(
         self,
@@ -306,17 +308,17 @@ class AttentionPoolingLayer(SequenceLayer):
         if is_ragged(query):
             raise TypeError(message("query", "must be dense", query_shape=query.shape))
         check_numeric("query", query)
+        shapes = {f"{name}_shape": tuple(x.shape) for name, x in tensors.items()}
         self._check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
+        if self._keeps_time and _backend.known_size(query, 1) not in (1, None):
+            expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
+            raise ValueError(message("query", expected, **shapes))
 
     def _check_shapes(self, shapes: dict[str, Shape]) -> int:
         """Return the `dim` of query and keys."""
         query, keys = shapes["query"], shapes["keys"]
         check_axes(query=(query, "batch queries dim"), keys=(keys, "batch time dim"))
-        dim = self._known_dim({"keys": keys, "query": query})
-        if self.mode == "sequence" and query[1] not in (1, None):
-            expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
-            raise ValueError(message("query", expected, query_shape=query, keys_shape=keys))
-        return dim
+        return self._known_dim({"keys": keys, "query": query})
 
     def get_config(self) -> dict[str, Any]:
         changes = [_changes(dense) for dense in self.unit.dense_layers]

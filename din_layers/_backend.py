@@ -67,6 +67,26 @@ def same_sizes(name: str, x: Tensor, sequence: Tensor, axes: int) -> Tensor:
         return tf.identity(x)
 
 
+def known_size(x: Tensor, axis: int) -> int | None:
+    """Return the size of an axis, None where it may be another one when a graph runs.
+
+    Where Keras asks for shapes alone, JAX has symbols for such sizes and PyTorch has made-up ones.
+    """
+    size = x.shape[axis]
+    made_up = backend() == "torch" and getattr(getattr(x, "device", None), "type", "") == "meta"
+    return size if isinstance(size, int) and not made_up else None
+
+
+def single(name: str, x: Tensor) -> Tensor:
+    """Return `x`, whose second axis must be 1; a graph of TensorFlow may see it when it runs."""
+    if backend() != "tensorflow" or x.shape[1] is not None:
+        return x
+    tf = tensorflow()
+    error = f"`{name}` must have shape (batch, 1, dim)."
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[1], 1, error)]):
+        return tf.identity(x)
+
+
 def largest_seed() -> int:
     """Return the largest seed that Keras's `SeedGenerator` takes."""
     return {"tensorflow": 2**63, "jax": 2**32}.get(backend(), 2**31) - 1

@@ -127,9 +127,11 @@ class InputNames:
 
 
 def _masks_by_name(mask: Any, names: Sequence[str], sequence: str) -> dict[str, Any]:
-    if not all(x is None or hasattr(x, "shape") for x in keras.tree.flatten(mask)):
+    given = [x for x in keras.tree.flatten(mask) if x is not None]
+    if not all(hasattr(x, "shape") for x in given):
         expected = "must be a tensor or an array, as `np.array(mask)`, or hold one for each input"
         raise TypeError(message("mask", expected, mask=mask))
+    check_tensors("mask", given)
     if isinstance(mask, dict):
         if not set(mask) <= set(names):
             expected = f"must be one mask or hold masks of {', '.join(names)}"

@@ -67,6 +67,10 @@ class LocalActivationUnit(keras.Layer):
         for dense, activation in zip(self.dense_layers, self.activations, strict=False):
             if isinstance(activation, keras.Layer):
                 activation.build((None, dense.units))
+        self._mask_ranks = [
+            _mask_rank(activation, dense.units)
+            for activation, dense in zip(self.activations, self.dense_layers, strict=False)
+        ]
 
     # Not `call`: under `keras.RematScope` JAX takes only arrays there, which a history is not.
     def scores(
@@ -98,8 +102,8 @@ class LocalActivationUnit(keras.Layer):
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
         x = ops.reshape(x, (-1, x.shape[-1]))
 
-        def activate(activation: Activation, x: Tensor) -> Tensor:
-            if not _takes_mask(activation):
+        def activate(activation: Activation, mask_rank: int, x: Tensor) -> Tensor:
+            if not mask_rank:
                 return activation(x)
             masks = [] if history.valid is None else [ops.expand_dims(history.valid, -1)]
             # At inference there are no statistics, and every query is to get its result.
@@ -108,10 +112,13 @@ class LocalActivationUnit(keras.Layer):
             if not masks:
                 return activation(x)
             counted = ops.broadcast_to(functools.reduce(ops.logical_and, masks), pairs)
-            return activation(x, mask=ops.reshape(counted, (-1,)))
+            if mask_rank == 1:
+                return activation(x, mask=ops.reshape(counted, (-1,)))
+            return activation(x, mask=ops.broadcast_to(ops.reshape(counted, (-1, 1)), ops.shape(x)))
 
-        for activation, dense in zip(self.activations, self.dense_layers[1:], strict=True):
-            x = dense(activate(activation, x))
+        steps = zip(self.activations, self._mask_ranks, self.dense_layers[1:], strict=True)
+        for activation, mask_rank, dense in steps:
+            x = dense(activate(activation, mask_rank, x))
         return ops.reshape(x, pairs)
 
 
@@ -152,8 +159,23 @@ def _first_layer_by_pair(
     return ops.reshape(x, (*pairs[:-1], dense.units))
 
 
-def _takes_mask(activation: Activation) -> bool:
-    """Tell whether an activation can keep some rows out of its batch statistics."""
-    return isinstance(activation, keras.Layer) and (
+def _mask_rank(activation: Activation, units: int) -> int:
+    """Return the rank of the mask that an activation takes beside (pairs, units); 0: it takes none.
+
+    A layer with batch statistics takes one for the pairs, `keras.layers.Softmax` one of the shape
+    of its input. No layer says which, so it is tried.
+    """
+    takes_mask = isinstance(activation, keras.Layer) and (
         "mask" in inspect.signature(activation.call).parameters
     )
+    if not takes_mask:
+        return 0
+    x = ops.zeros((units + 1, units), activation.compute_dtype)
+    for rank in (1, 2):
+        try:
+            result = activation(x, mask=ops.ones(x.shape[:rank], "bool"), training=False)
+        except Exception:  # each backend has its own
+            continue
+        if tuple(result.shape) == tuple(x.shape):
+            return rank
+    return 1
