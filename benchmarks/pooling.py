@@ -1,4 +1,4 @@
-"""Section `pooling`: pooling, weighting and Dice against what a Keras user writes without them.
+"""Section `pooling`: pooling, weighting, AUGRU and Dice against what a Keras user writes instead.
 
 The others are the shortest correct expressions over finite padding; ours also keep NaN in the
 padding and empty histories harmless.
@@ -67,6 +67,14 @@ def pairs(
         yield f"weighting, {how}", _keras_weighs(normalise), ours, [x, weights, mask]
     if RAGGED in WAYS:
         yield from ragged_pairs(x, weights, lengths)
+    gru, augru = layers.GRU(dim), din_layers.AUGRU(dim)
+    gru(x), augru([x, weights])
+    yield (
+        "AUGRU",
+        lambda x, weights, mask: gru(x * weights[..., None], mask=mask),
+        lambda x, weights, mask: augru([x, weights], mask=mask),
+        [x, weights, mask],
+    )
     rows = ops.reshape(x, (-1, dim))
     yield "Dice, inference", *_activations(rows, training=False), [rows]
     yield "Dice, training", *_activations(rows, training=True), [rows]
@@ -129,7 +137,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     yield Table(
         f"Batch, time, dim, fill = {', '.join(map(str, size))}, {HOW}, against"
         " GlobalAveragePooling1D, GlobalMaxPooling1D over a `where`, Softmax, `keras.ops`, the"
-        " reductions of ragged tensors, and BatchNormalization + PReLU; forward pass / with"
+        " reductions of ragged tensors, GRU, and BatchNormalization + PReLU; forward pass / with"
         " gradients.",
         ["", "forward / train"],
         rows,

@@ -27,7 +27,7 @@ SECTIONS = {
     "candidates": "many candidates against one history",
     "labels": "training with many labels for one history",
     "padding": "what more padding costs",
-    "pooling": "pooling, weighting and Dice against what Keras has",
+    "pooling": "pooling, weighting, AUGRU and Dice against what Keras has",
     "ids": "VocabLayer and HashLayer against Keras's StringLookup, IntegerLookup and Hashing",
     "fit": "`fit` of a whole DIN on MovieLens, against DeepCTR's and torch-rechub's",
     "memory": "peak memory of a training step over long histories",
