@@ -144,8 +144,8 @@ def row_ids(ragged: Any) -> Tensor:
     """
     tf = tensorflow()
     starts = ragged.row_splits[1:-1]  # where each row but the first starts
-    values = tf.shape(ragged.values)[0]
     # Empty rows at the end start after the last value.
+    values = ragged.row_splits[-1]
     started = tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, values + 1)
     return tf.cumsum(started)[:-1]
 

@@ -124,8 +124,7 @@ class WeightedSequenceLayer(SequenceLayer):
         super().__init__(hist_mask_value, mask_required, **kwargs)
         self.weight_normalization = check_normalization(weight_normalization, _NORMALISE)
 
-    @property
-    def _keeps_time(self) -> bool:
+    def _keeps_time(self, sequence: Tensor) -> bool:
         return True
 
     def call(self, inputs: Any, mask: Any = None) -> Tensor:
