@@ -111,8 +111,8 @@ def gather_replicas(x: Tensor) -> Tensor:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if 0 in x.shape:  # PyTorch has no maximum of nothing
-        return ops.sum(x, axis=1)
+    if backend() == "torch":  # which has no maximum of nothing, and Keras's traces no `initial`
+        return x.amax(1) if x.shape[1] else x.sum(1)
     return ops.max(x, axis=1, initial=-float("inf"))
 
 

@@ -10,6 +10,7 @@ order, hence the same tolerance.
 import dataclasses
 import functools
 import itertools
+import warnings
 
 import attention_cases
 import keras
@@ -18,7 +19,7 @@ import pooling_cases
 import pytest
 import weighting_cases
 from attention_cases import Attention
-from backend import BACKEND, needs_tensorflow
+from backend import BACKEND, needs_tensorflow, recording
 from cases import CASES, CHANNELS, FAMILIES, SOURCES, as_function, layer_of, make, pairs
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -217,6 +218,34 @@ def test_float64_is_float64(name):
 @pytest.mark.parametrize("mode", ["sum", "mean", "max", "sqrtn"])
 def test_no_rows_give_no_rows(mode):
     assert din_layers.SequencePoolingLayer(mode)(np.ones((0, 3, 2), "float32")).shape == (0, 1, 2)
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="where Keras builds a model on meta tensors")
+@pytest.mark.parametrize("name", CASES)
+def test_a_fresh_subclassed_model_is_built_without_a_warning(name):
+    """A layer that cannot be traced makes Keras warn twice."""
+    case, source, _ = make(name, "mask")
+
+    class Fresh(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.films = keras.layers.Embedding(5, DIM)
+            self.layer, self.click = case.layer(**case.config), keras.layers.Dense(1)
+
+        def call(self, inputs):
+            batch = Batch(self.films(inputs["ids"]), **inputs["rest"])
+            output = source.call(case, self.layer, batch)
+            return self.click(ops.max(output, axis=list(range(1, len(output.shape) - 1))))
+
+    ids = np.array([[1, 0, 4], [0, 0, 0]])
+    query, weights = np.ones((2, 1, DIM), "float32"), np.ones((2, 3), "float32")
+    rest = {"valid": ids != 0, "weights": weights, "query": query}
+    model = Fresh()
+    model.compile("sgd", "mse")
+    with recording(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model.fit({"ids": ids, "rest": rest}, np.ones((2, 1)), verbose=0)
+    assert [str(warning.message) for warning in caught] == []
 
 
 def compiled(function, mode):
