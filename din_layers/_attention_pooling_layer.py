@@ -163,8 +163,7 @@ class AttentionPoolingLayer(SequenceLayer):
             self.dropout, seed=self.seed, dtype=self.dtype_policy
         )
 
-    @property
-    def _keeps_time(self) -> bool:
+    def _keeps_time(self, sequence: Tensor) -> bool:
         return bool(self.mode == "sequence")
 
     def _dense(self, units: int) -> keras.layers.Dense:

@@ -111,8 +111,8 @@ def gather_replicas(x: Tensor) -> Tensor:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if 0 in x.shape:  # PyTorch has no maximum of nothing
-        return ops.sum(x, axis=1)
+    if backend() == "torch":  # which has no maximum of nothing, and Keras's traces no `initial`
+        return x.amax(1) if x.shape[1] else x.sum(1)
     return ops.max(x, axis=1, initial=-float("inf"))
 
 
@@ -144,8 +144,8 @@ def row_ids(ragged: Any) -> Tensor:
     """
     tf = tensorflow()
     starts = ragged.row_splits[1:-1]  # where each row but the first starts
-    values = tf.shape(ragged.values)[0]
     # Empty rows at the end start after the last value.
+    values = ragged.row_splits[-1]
     started = tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, values + 1)
     return tf.cumsum(started)[:-1]
 

@@ -14,6 +14,9 @@ tensors per row     (batch, ...)                the same
 
 A flat history is a ragged sequence (`RaggedHistory`) or a padded one whose valid events were taken
 out (`PackedHistory`). What is computed from events, `Events`, is the same for all.
+
+Where every event is a history itself, of tags, a row is one event (`nested`). What the caller gave
+is folded to such rows on its way in, and what was computed for them unfolded on its way out.
 """
 
 import abc
@@ -27,6 +30,17 @@ from din_layers._events import Events
 from din_layers._tensors import scalar, select
 
 
+def is_nested(sequence: Tensor) -> bool:
+    """Tell whether the events of a sequence are histories: (batch, time, tags, dim)."""
+    return len(sequence.shape) == 4
+
+
+def history_of(sequence: Tensor) -> "History":
+    """Return the history of a sequence, all of whose positions are valid."""
+    history = RaggedHistory(sequence) if is_ragged(sequence) else PaddedHistory(sequence)
+    return history.nested() if is_nested(sequence) else history
+
+
 class History(abc.ABC):
     """The rows of a batch and their events.
 
@@ -36,11 +50,22 @@ class History(abc.ABC):
 
     def __init__(self, sequence: Tensor) -> None:
         self._sequence = sequence
+        self._outer: History | None = None  # whose events are the rows of this one
         self.valid: Tensor = None
+
+    def nested(self) -> "History":
+        """Return the history whose rows are the events of this one."""
+        history = history_of(self._fold("sequence", self._sequence))
+        history._outer = self
+        return history
+
+    def _given(self, name: str, x: Tensor) -> Tensor:
+        """Bring what the caller gave to the layout."""
+        return self._align(name, self._outer._fold(name, x) if self._outer else x)
 
     def restrict(self, name: str, valid: Tensor) -> None:
         """Make the positions invalid where `valid`, (batch, time), is False."""
-        self.restrict_aligned(ops.cast(self._align(name, valid), "bool"))
+        self.restrict_aligned(ops.cast(self._given(name, valid), "bool"))
 
     def restrict_aligned(self, valid: Tensor) -> None:
         """Make the positions invalid where aligned `valid` is False."""
@@ -48,7 +73,7 @@ class History(abc.ABC):
 
     def events(self, name: str, x: Tensor, dtype: str) -> Events:
         """Return what the caller gave, (batch, time, ...), dense or ragged, as events."""
-        return Events(self, ops.cast(self._align(name, x), dtype))
+        return Events(self, ops.cast(self._given(name, x), dtype))
 
     @cached_property
     def count(self) -> Tensor:
@@ -59,7 +84,8 @@ class History(abc.ABC):
         return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
 
     def per_row(self, name: str, x: Tensor) -> Tensor:
-        """Give every event what the caller gave for its row: (batch,)."""
+        """Give every event what the caller gave for its row: (batch,) or (batch, 1)."""
+        x = ops.reshape(self._outer._fold(name, x) if self._outer else x, (-1,))
         return self.spread(_backend.same_sizes(name, x, self._sequence, axes=1))
 
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
@@ -68,7 +94,18 @@ class History(abc.ABC):
 
     def where_events(self, x: Tensor) -> Tensor:
         """Zero what belongs, (batch, ...), to rows without valid events."""
-        return select(ops.squeeze(self.count, 1) > 0, x)
+        return select(self._has_events(), x)
+
+    def _has_events(self) -> Tensor:
+        return ops.squeeze(self.count, 1) > 0
+
+    def pooled(self, per_row: Tensor) -> Tensor:
+        """Return (batch, dim) as (batch, 1, dim), or that of nested rows as (batch, time, dim)."""
+        return self._outer._unfold(per_row) if self._outer else ops.expand_dims(per_row, 1)
+
+    def mask(self) -> Tensor:
+        """Return the valid positions, of nested rows the valid events, as the sequence has them."""
+        return self._outer._unfold(self._has_events()) if self._outer else self.restore(self.valid)
 
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""
@@ -81,6 +118,14 @@ class History(abc.ABC):
     @abc.abstractmethod
     def _align(self, name: str, x: Tensor) -> Tensor:
         """Bring what the caller gave, (batch, time, ...), dense or ragged, to the layout."""
+
+    def _fold(self, name: str, x: Tensor) -> Tensor:
+        """Make a row of each event: (batch, time, ...) to (events, ...)."""
+        return self._align(name, x)
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Take rows that `_fold` made to the form of the sequence."""
+        return self.restore(x)
 
     @abc.abstractmethod
     def positions(self) -> Tensor:
@@ -132,8 +177,15 @@ class PaddedHistory(History):
 
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
-            x = x.to_tensor(shape=[None, ops.shape(self._sequence)[1]])
+            x = x.to_tensor(shape=[None, *ops.shape(self._sequence)[1 : len(x.shape)]])
         return _backend.same_sizes(name, x, self._sequence, axes=2)
+
+    def _fold(self, name: str, x: Tensor) -> Tensor:
+        batch, time, *rest = ops.shape(x := self._align(name, x))
+        return ops.reshape(x, (batch * time, *rest))
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (*ops.shape(self._sequence)[:2], *ops.shape(x)[1:]))
 
     def positions(self) -> Tensor:
         return ops.arange(ops.shape(self._sequence)[1])[None, :]
