@@ -15,10 +15,13 @@ for each event; only the third belongs to the pair. Two ways to compute the sum 
 * by event: the terms as they stand. Flat histories (ragged, or padding skipped) have rows of many
   lengths, which no batched product takes.
 
+A quantized first layer has no kernel of floats, and rounds its inputs: it gets the concatenation.
+
 Reference: Deep Interest Network for Click-Through Rate Prediction, section 4.3,
 https://arxiv.org/abs/1706.06978
 """
 
+import functools
 import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -54,8 +57,6 @@ class LocalActivationUnit(keras.Layer):
         # The names of what holds weights are paths in files.
         self.dense_layers = [*(dense for dense, _ in hidden_layers), output_layer]
         self.activations = [activation for _, activation in hidden_layers]
-        # Else Keras warns that a mask is lost here; `history` has it.
-        self.supports_masking = True
 
     def build(self, events_shape: Any) -> None:
         """Build all weights from the shape (..., dim) of the events."""
@@ -67,25 +68,50 @@ class LocalActivationUnit(keras.Layer):
             if isinstance(activation, keras.Layer):
                 activation.build((None, dense.units))
 
-    def compute_mask(self, events: Tensor, previous_mask: Tensor) -> None:
-        """Return None: the scores carry no mask."""
-
-    def call(self, events: Tensor, query: Tensor, history: History) -> Tensor:
+    # Not `call`: under `keras.RematScope` JAX takes only arrays there, which a history is not.
+    def scores(
+        self,
+        events: Tensor,
+        query: Tensor,
+        history: History,
+        valid_queries: Tensor,
+        training: bool | None,
+    ) -> Tensor:
         """Return the scores (..., queries) of aligned events (..., dim).
 
         Args:
             events: The aligned events (..., dim), finite where invalid.
             query: The queries of each row (batch, queries, dim).
             history: Tells which events belong to which row, and which are valid.
+            valid_queries: Which queries enter batch statistics (batch, queries); None: all.
+            training: Whether there are batch statistics.
         """
-        by_row = history.stores_rows_longer_than(_SHORT)
-        first = _first_layer_by_row if by_row else _first_layer_by_event
-        x = first(self.dense_layers[0], events, query, history)
+        dense = self.dense_layers[0]
+        if dense.quantization_mode:
+            first = _first_layer_by_pair
+        elif history.stores_rows_longer_than(_SHORT):
+            first = _first_layer_by_row
+        else:
+            first = _first_layer_by_event
+        x = first(dense, events, query, history)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
         x = ops.reshape(x, (-1, x.shape[-1]))
+
+        def activate(activation: Activation, x: Tensor) -> Tensor:
+            if not _takes_mask(activation):
+                return activation(x)
+            masks = [] if history.valid is None else [ops.expand_dims(history.valid, -1)]
+            # At inference there are no statistics, and every query is to get its result.
+            if training and valid_queries is not None:
+                masks.append(history.spread(ops.cast(valid_queries, x.dtype)) > 0)
+            if not masks:
+                return activation(x)
+            counted = ops.broadcast_to(functools.reduce(ops.logical_and, masks), pairs)
+            return activation(x, mask=ops.reshape(counted, (-1,)))
+
         for activation, dense in zip(self.activations, self.dense_layers[1:], strict=True):
-            x = dense(_activate(activation, x, history, pairs))
+            x = dense(activate(activation, x))
         return ops.reshape(x, pairs)
 
 
@@ -113,12 +139,21 @@ def _first_layer_by_event(
     )
 
 
-def _activate(activation: Activation, x: Tensor, history: History, pairs: Any) -> Tensor:
-    """Apply an activation to (pairs, units), keeping invalid events out of batch statistics."""
-    takes_mask = isinstance(activation, keras.Layer) and (
+def _first_layer_by_pair(
+    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
+) -> Tensor:
+    """As the definition has it: a quantized layer rounds its inputs and has no kernel of floats."""
+    k, q = ops.expand_dims(events, -2), history.spread(query)
+    products = q * k
+    pairs = ops.shape(products)
+    q, k = ops.broadcast_to(q, pairs), ops.broadcast_to(k, pairs)
+    features = ops.concatenate([q, k, q - k, products], axis=-1)
+    x = dense(ops.reshape(features, (-1, features.shape[-1])))
+    return ops.reshape(x, (*pairs[:-1], dense.units))
+
+
+def _takes_mask(activation: Activation) -> bool:
+    """Tell whether an activation can keep some rows out of its batch statistics."""
+    return isinstance(activation, keras.Layer) and (
         "mask" in inspect.signature(activation.call).parameters
     )
-    if history.valid is None or not takes_mask:
-        return activation(x)
-    valid = ops.broadcast_to(ops.expand_dims(history.valid, -1), pairs)
-    return activation(x, mask=ops.reshape(valid, (-1,)))

@@ -5,8 +5,8 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from attention_cases import CASES, mlp
-from backend import BACKEND, needs_tensorflow
+from attention_cases import CASES, Attention, mlp
+from backend import BACKEND, needs_tensorflow, recording
 from cases import as_ragged, layer_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -248,6 +248,69 @@ def test_the_mask_goes_on_from_a_weighted_sequence_only():
     np.testing.assert_allclose(*model(batch), **CLOSE)
 
 
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_the_mask_of_the_candidates_goes_on_and_each_gets_its_result(skip_padding):
+    layer = Attention(att_activation="dice", skip_padding=skip_padding).make()
+    query, keys, ids = batch_of(queries=2)
+    masks = [ops.convert_to_tensor([[1, 0], [0, 0], [1, 1], [0, 1]]), ids != 0]
+    output, scores = layer([query, keys], mask=masks, return_attention_scores=True)
+    np.testing.assert_array_equal(output, layer([query, keys], ids=ids))
+    np.testing.assert_array_equal(output._keras_mask, masks[0])
+    assert getattr(scores, "_keras_mask", None) is None
+    weighting = din_layers.AttentionPoolingLayer(mode="sequence")
+    weighted = weighting([query[:, :1], keys], mask=[masks[0][:, :1], masks[1]])
+    np.testing.assert_array_equal(weighted._keras_mask, masks[1])
+
+
+def page_model(**attention):
+    """Several candidates, as a user wires them; `Concatenate` needs the mask of both inputs."""
+    page, history = (keras.Input((None,), dtype="int32") for _ in range(2))
+    films = keras.layers.Embedding(20, 4, mask_zero=True)
+    interest = din_layers.AttentionPoolingLayer((4,), **attention)([films(page), films(history)])
+    x = keras.layers.Concatenate()([interest, films(page)])
+    x = din_layers.Dice()(keras.layers.Dense(3)(x))
+    model = keras.Model([page, history], keras.layers.Dense(1, activation="sigmoid")(x))
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", weighted_metrics=["auc"])
+    return model
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_padded_candidates_change_neither_the_loss_nor_any_statistics(weighted, skip_padding):
+    rng = np.random.default_rng(0)
+    page, history = rng.integers(1, 20, (6, 3)), rng.integers(0, 20, (6, 5))
+    page[0, 1:], page[2] = 0, 0
+    clicks = rng.integers(0, 2, (6, 3, 1))
+    results = []
+    for columns in (0, 2):
+        keras.utils.set_random_seed(0)
+        model = page_model(att_activation=din_layers.Dice(), skip_padding=skip_padding)
+        padded, targets = (
+            np.pad(x, [(0, 0), (0, columns)] + [(0, 0)] * (x.ndim - 2)) for x in (page, clicks)
+        )
+        given = {"sample_weight": (padded != 0).astype("float32")} if weighted else {}
+        with recording():
+            log = model.fit([padded, history], targets, epochs=2, batch_size=6, verbose=0, **given)
+        log = log.history if weighted else {"loss": log.history["loss"]}  # Keras masks losses only
+        results.append([*log.values(), *model.get_weights()])
+    for padded, alone in zip(*results, strict=True):
+        np.testing.assert_allclose(padded, alone, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_of_an_earlier_version_hands_on_no_mask_of_its_candidates():
+    config = din_layers.AttentionPoolingLayer(name="attend").get_config()
+    del config["use_query_mask"]
+    old, new = (
+        din_layers.AttentionPoolingLayer.from_config(config),
+        din_layers.AttentionPoolingLayer(),
+    )
+    inputs = [keras.Input((None, 4))] * 2
+    masks = [keras.Input((None,), dtype="bool")] * 2
+    assert old.compute_mask(inputs, masks) is None
+    assert old.get_config()["use_query_mask"] is False
+    assert new.compute_mask(inputs, masks) is masks[0]
+
+
 SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
@@ -335,9 +398,12 @@ def test_a_list_of_masks_has_one_for_each_input():
     mask = ops.convert_to_tensor(np.arange(5) < np.array([[2], [0], [5], [1]]))
     expected = layer([query, keys], mask=mask)
     np.testing.assert_array_equal(layer([query, keys], mask=[None, mask]), expected)
-    # The first mask is the query's, which is not used.
-    everything = layer([query, keys])
-    np.testing.assert_array_equal(layer([query, keys], mask=[mask, None]), everything)
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(batch, queries\) with the"):
+        layer([query, keys], mask=[mask, None])
+    with pytest.raises(TypeError, match="`mask` must be boolean"):
+        layer([query, keys], mask=[ops.ones((4, 1)), None])
+    with pytest.raises(ValueError, match="`mask` must be one mask or hold masks of"):
+        layer([query, keys], mask={"kyes": mask})
     for masks in ([mask], [None, mask, mask]):
         with pytest.raises(ValueError, match="`mask` must be one mask or a list of one for each"):
             layer([query, keys], mask=masks)
