@@ -47,9 +47,10 @@ class AttentionPoolingLayer(SequenceLayer):
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone, on TensorFlow and PyTorch. It pays where at most half of the positions are
-            valid. The number of events varies, which XLA cannot compile: TensorFlow's `fit` stays
-            a plain graph. On JAX and under `torch.compile` the padding is computed.
+            alone. It pays where at most half of the positions are valid. The number of events
+            varies: TensorFlow's `fit` stays a plain graph, and JAX compiles a program for each of
+            a few numbers, which takes several times as long. Under `torch.compile` the padding is
+            computed.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -139,8 +140,7 @@ class AttentionPoolingLayer(SequenceLayer):
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
-        # How many events there are is known at run time only, which XLA cannot compile. Elsewhere
-        # the layer computes the padding where that matters.
+        # How many events there are is known at run time only, which XLA cannot compile.
         self.supports_jit = not (self.skip_padding and _backend.backend() == "tensorflow")
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         largest = _backend.largest_seed()
@@ -216,7 +216,7 @@ class AttentionPoolingLayer(SequenceLayer):
         dtype = events.values.dtype
 
         def score(values: Tensor) -> Tensor:
-            scores = ops.cast(self.unit(values, query=query, history=events.history), dtype)
+            scores = ops.cast(events.history.apply(self.unit, values, query), dtype)
             return scores / ops.sqrt(ops.cast(self._dim, dtype)) if self.scale else scores
 
         scores = events.map(score)
