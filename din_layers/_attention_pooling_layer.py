@@ -160,12 +160,19 @@ class AttentionPoolingLayer(SequenceLayer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
-        *hidden, last = [self._dense(units) for units in (*self.att_hidden_units, 1)]
+        # The names are those of the weights, and without them Keras would count.
+        *hidden, last = [
+            *(self._dense(units, f"hidden_{i}") for i, units in enumerate(self.att_hidden_units)),
+            self._dense(1, "score"),
+        ]
         if dense_layers:
             *hidden, last = map(_with_changes, [*hidden, last], dense_layers)
         # No underscore: the name is the path of the weights in files.
         self.unit = LocalActivationUnit(
-            [(dense, self._activation()) for dense in hidden], last, dtype=self.dtype_policy
+            [(dense, self._activation(f"activation_{i}")) for i, dense in enumerate(hidden)],
+            last,
+            name="unit",
+            dtype=self.dtype_policy,
         )
         if not self.trainable:  # out of a config, whose inner layers were made just now
             self.unit.trainable = False
@@ -176,9 +183,10 @@ class AttentionPoolingLayer(SequenceLayer):
     def _keeps_time(self, sequence: Tensor) -> bool:
         return bool(self.mode == "sequence")
 
-    def _dense(self, units: int) -> keras.layers.Dense:
+    def _dense(self, units: int, name: str) -> keras.layers.Dense:
         return keras.layers.Dense(
             units,
+            name=name,
             # An initializer gives the same values each time: every layer needs its own.
             kernel_initializer=_copy(self.kernel_initializer),
             bias_initializer=_copy(self.bias_initializer),
@@ -189,11 +197,11 @@ class AttentionPoolingLayer(SequenceLayer):
             dtype=self.dtype_policy,
         )
 
-    def _activation(self) -> Activation:
+    def _activation(self, name: str) -> Activation:
         if self.att_activation == "dice":
-            return Dice(dtype=self.dtype_policy)
+            return Dice(name=name, dtype=self.dtype_policy)
         if isinstance(self.att_activation, keras.Layer):
-            layer: Activation = _copy(self.att_activation, dtype=self.dtype_policy)
+            layer: Activation = _copy(self.att_activation, name=name, dtype=self.dtype_policy)
             return layer
         function: Activation = self.att_activation
         return function
@@ -354,7 +362,10 @@ def _check_units(units: Any) -> tuple[int, ...]:
 def _get_activation(identifier: Any) -> Any:
     if isinstance(identifier, str) and identifier == "dice":
         return identifier
-    expected = 'must be "dice", a Keras layer, or an activation that Keras knows'
+    expected = (
+        'must be "dice", a Keras layer such as `keras.layers.PReLU()`, or the name or function of '
+        "an activation in `keras.activations`"
+    )
     if isinstance(identifier, type):
         raise TypeError(message("att_activation", expected, att_activation=identifier))
     try:

@@ -127,9 +127,9 @@ class InputNames:
 
 
 def _masks_by_name(mask: Any, names: Sequence[str], sequence: str) -> dict[str, Any]:
-    for x in keras.tree.flatten(mask):
-        if x is not None:
-            check_tensors("mask", x)
+    if not all(x is None or hasattr(x, "shape") for x in keras.tree.flatten(mask)):
+        expected = "must be a tensor or an array, as `np.array(mask)`, or hold one for each input"
+        raise TypeError(message("mask", expected, mask=mask))
     if isinstance(mask, dict):
         if not set(mask) <= set(names):
             expected = f"must be one mask or hold masks of {', '.join(names)}"

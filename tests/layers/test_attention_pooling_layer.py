@@ -171,6 +171,26 @@ def test_each_hidden_layer_starts_from_other_weights_and_each_layer_too():
     assert not np.allclose(first.get_weights()[0], first.get_weights()[2])
 
 
+def test_weights_are_named_by_their_place():
+    layer = din_layers.AttentionPoolingLayer((4, 3), "dice", name="attention")
+    layer.build([(None, 1, 3), (None, None, 3)])
+    names = ["hidden_0", "hidden_1", "score", "activation_0", "activation_1"]
+    assert list(dict.fromkeys(w.path.rpartition("/")[0] for w in layer.weights)) == [
+        f"attention/unit/{name}" for name in names
+    ]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's alone")
+def test_the_state_dict_of_a_model_fits_another_of_its_architecture():
+    layers = [din_layers.AttentionPoolingLayer((4,), "dice", name="attention") for _ in range(2)]
+    for layer in layers:
+        layer.build([(None, 1, DIM), (None, None, DIM)])
+        randomize(layer)
+    layers[1].set_weights([w + 1 for w in layers[1].get_weights()])
+    layers[1].load_state_dict(layers[0].state_dict())
+    np.testing.assert_array_equal(layers[1](batch_of()), layers[0](batch_of()))
+
+
 def test_two_seeds_start_from_two_sets_of_weights():
     starts = []
     for seed in (1, 2, 1):
@@ -315,7 +335,12 @@ SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
     ("dict", lambda q, k, i: {"q": q, "k": k}, ValueError, "`inputs` must be a list [query, keys]"),
-    ("two ids", lambda q, k, i: [q, k, i, i], ValueError, "must hold lengths once and ids once"),
+    (
+        "two ids",
+        lambda q, k, i: [q, k, i, i],
+        ValueError,
+        "lengths once and ids once: say by keyword",
+    ),
     ("complex", lambda q, k, i: [q, k * 1j], TypeError, "`keys` must hold real numbers"),
     (
         "2-D query",
@@ -516,6 +541,7 @@ def test_errors_of_ragged_inputs():
         ({"att_hidden_units": (8, 0)}, ValueError, "`att_hidden_units` must be at least 1"),
         ({"att_hidden_units": (8, 2.0)}, TypeError, "`att_hidden_units` must be an integer"),
         ({"att_activation": "dise"}, ValueError, '`att_activation` must be "dice", a Keras layer'),
+        ({"att_activation": "prelu"}, ValueError, "a Keras layer such as `keras.layers.PReLU()`"),
         ({"att_activation": {}}, ValueError, '`att_activation` must be "dice"'),
         ({"att_activation": din_layers.Dice}, TypeError, '`att_activation` must be "dice"'),
         ({"weight_normalization": "sum"}, ValueError, "`weight_normalization` must be one of True"),
