@@ -22,6 +22,7 @@ from din_layers._checks import (
 )
 from din_layers._dice import Dice
 from din_layers._events import Events
+from din_layers._history import History
 from din_layers._inputs import InputNames, Inputs
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
 from din_layers._sequence_layer import SequenceLayer
@@ -48,9 +49,10 @@ class AttentionPoolingLayer(SequenceLayer):
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone, on TensorFlow and PyTorch. It pays where at most half of the positions are
-            valid. The number of events varies, which XLA cannot compile: TensorFlow's `fit` stays
-            a plain graph. On JAX and under `torch.compile` the padding is computed.
+            alone. It pays where at most half of the positions are valid. The number of events
+            varies: TensorFlow's `fit` stays a plain graph, and JAX compiles a program for each of
+            a few numbers, which takes several times as long. Under `torch.compile` the padding is
+            computed.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -147,8 +149,7 @@ class AttentionPoolingLayer(SequenceLayer):
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
         self.use_query_mask = check_bool("use_query_mask", use_query_mask)
-        # How many events there are is known at run time only, which XLA cannot compile. Elsewhere
-        # the layer computes the padding where that matters.
+        # How many events there are is known at run time only, which XLA cannot compile.
         self.supports_jit = not (self.skip_padding and _backend.backend() == "tensorflow")
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         largest = _backend.largest_seed()
@@ -179,8 +180,7 @@ class AttentionPoolingLayer(SequenceLayer):
             self.dropout, seed=self.seed, dtype=self.dtype_policy
         )
 
-    @property
-    def _keeps_time(self) -> bool:
+    def _keeps_time(self, sequence: Tensor) -> bool:
         return bool(self.mode == "sequence")
 
     def _dense(self, units: int, name: str) -> keras.layers.Dense:
@@ -250,9 +250,12 @@ class AttentionPoolingLayer(SequenceLayer):
     def _weights(self, events: Events, query: Tensor, valid: Tensor, training: Any) -> Events:
         dtype, history = events.values.dtype, events.history
 
+        def unit_scores(values: Tensor, query: Tensor, history: History) -> Tensor:
+            return self.unit.scores(values, query, history, valid, training)
+
         def score(values: Tensor) -> Tensor:
             values = ops.cast(values, self.compute_dtype)
-            scores = ops.cast(self.unit.scores(values, query, history, valid, training), dtype)
+            scores = ops.cast(history.apply(self.unit, unit_scores, values, query), dtype)
             return scores / ops.sqrt(ops.cast(self._dim, dtype)) if self.scale else scores
 
         scores = events.map(score)
@@ -283,12 +286,12 @@ class AttentionPoolingLayer(SequenceLayer):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the mask of what the output has the axis of: the events or the queries."""
-        if self._keeps_time:
+        if self.mode == "sequence":
             return super().compute_mask(inputs, previous_mask)
         return self._query_mask(self._checked(inputs, previous_mask))
 
     def _query_mask(self, given: Inputs) -> Tensor:
-        used = self.use_query_mask and not self._keeps_time
+        used = self.use_query_mask and self.mode == "sum"
         return given.other_masks.get("query") if used else None
 
     def _checked(self, inputs: Any, mask: Any, **keywords: Any) -> Inputs:

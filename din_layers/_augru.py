@@ -182,8 +182,7 @@ class AUGRU(SequenceLayer):
             dtype=self.variable_dtype,
         )
 
-    @property
-    def _keeps_time(self) -> bool:
+    def _keeps_time(self, sequence: Tensor) -> bool:
         return bool(self.return_sequences)
 
     def _keywords(self) -> tuple[str, ...]:

@@ -4,6 +4,9 @@ Ragged tensors and strings need TensorFlow. Every backend is imported where it i
 works without the others.
 """
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,6 +15,11 @@ from keras import ops
 from din_layers._checks import message
 
 Tensor = Any
+Way = Callable[..., Tensor]
+
+# Of all positions, the shares that `capacities` has room for, and the least positions that pay.
+_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
+_FEW = 1024
 
 
 def backend() -> str:
@@ -131,8 +139,8 @@ def gather_replicas(x: Tensor) -> Tensor:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if 0 in x.shape:  # PyTorch has no maximum of nothing
-        return ops.sum(x, axis=1)
+    if backend() == "torch":  # which has no maximum of nothing, and Keras's traces no `initial`
+        return x.amax(1) if x.shape[1] else x.sum(1)
     return ops.max(x, axis=1, initial=-float("inf"))
 
 
@@ -147,6 +155,13 @@ def maximum(x: Tensor, y: Tensor) -> Tensor:
 def matmul(x: Tensor, y: Tensor) -> Tensor:
     """Multiply matrices."""
     return x.matmul(y) if backend() == "torch" else ops.matmul(x, y)
+
+
+def scaled_kernels(query: Tensor, kernel: Tensor) -> Tensor:
+    """Scale the rows of a kernel (dim, units) by each query: (batch, dim, queries, units)."""
+    if backend() == "jax":  # whose gradients are then products, four times as fast as sums there
+        return ops.einsum("bqh,hu->bhqu", query, kernel)
+    return ops.expand_dims(ops.transpose(query, (0, 2, 1)), -1) * kernel[:, None, :]
 
 
 def divide_no_nan(x: Tensor, y: Tensor) -> Tensor:
@@ -164,8 +179,8 @@ def row_ids(ragged: Any) -> Tensor:
     """
     tf = tensorflow()
     starts = ragged.row_splits[1:-1]  # where each row but the first starts
-    values = tf.shape(ragged.values)[0]
     # Empty rows at the end start after the last value.
+    values = ragged.row_splits[-1]
     started = tf.math.unsorted_segment_sum(tf.ones_like(starts), starts, values + 1)
     return tf.cumsum(started)[:-1]
 
@@ -195,11 +210,57 @@ def can_pack(valid: Tensor) -> bool:
     return backend() == "tensorflow"
 
 
-def places_of(valid: Tensor) -> Tensor:
-    """Return row and position of each valid event, (events, 2), in order."""
+def capacities(valid: Tensor) -> list[int]:
+    """Return how many events to have programs for where shapes are static; none: do not pack."""
+    if backend() != "jax" or not all(isinstance(size, int) for size in valid.shape):
+        return []  # sizes that `jax.export` does not know
+    positions = math.prod(valid.shape)
+    if positions < _FEW:
+        return []
+    return sorted({max(1, int(positions * share)) for share in _SHARES})
+
+
+def switch(index: Tensor, ways: Sequence[Way], layer: keras.Layer, *inputs: Tensor) -> Tensor:
+    """Return what one of some functions, each of which calls a layer, makes of inputs, on JAX."""
+    import jax
+
+    if not isinstance(index, jax.core.Tracer):  # eager: any shape may come
+        return ways[int(index)](*inputs)
+    variables = layer.variables
+
+    def run(way: Way, state: list[Tensor], *inputs: Tensor) -> Any:
+        # Whatever is traced here has to leave as a result, what the layer does on the side too.
+        scope = keras.StatelessScope(zip(variables, state, strict=True), collect_losses=True)
+        with scope:
+            before = [scope.get_current_value(variable) for variable in variables]
+            output = way(*inputs)
+            after = [scope.get_current_value(variable) for variable in variables]
+        return output, {i: x for i, x in enumerate(after) if x is not before[i]}, scope.losses
+
+    # The backward pass of a switch keeps in memory what it needs of every way, whichever ran:
+    # so let that be the inputs.
+    programs = [jax.checkpoint(partial(run, way)) for way in ways]
+    state = [variable.value for variable in variables]
+    output, new, losses = jax.lax.switch(index, programs, state, *inputs)
+    for i, value in new.items():
+        variables[i].assign(value)
+    for loss in losses:
+        layer.add_loss(loss)
+    return output
+
+
+def places_of(valid: Tensor, size: int | None = None) -> Tensor:
+    """Return row and position of each valid event, (events, 2), in order.
+
+    With a `size` there are so many, places of anything after those of the events.
+    """
     if backend() == "tensorflow":
         return tensorflow().where(valid)
-    return ops.stack(ops.nonzero(valid), axis=1)
+    if size is None:
+        return ops.stack(ops.nonzero(valid), axis=1)
+    import jax
+
+    return ops.stack(jax.numpy.nonzero(valid, size=size), axis=1)
 
 
 def take(x: Tensor, places: Tensor) -> Tensor:

@@ -166,9 +166,15 @@ def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> 
 
 
 def check_ragged(name: str, x: Any, sequence: Any = None) -> None:
-    """Check that ragged `x` is ragged in time only, and has the rows of a ragged sequence."""
-    if hasattr(x, "row_splits") and x.ragged_rank != 1:
+    """Check that ragged `x` is ragged in time only, and has the rows of a ragged sequence.
+
+    Beside nested sequences, or as one, it may be ragged in both axes, of time and tags.
+    """
+    ragged_axes = len((x if sequence is None else sequence).shape) - 2
+    if hasattr(x, "row_splits") and x.ragged_rank > ragged_axes:
         expected = "must be ragged in its time axis only"
+        if ragged_axes > 1:
+            expected = "must be ragged in its axes of time and tags only"
         received = {f"{name}_shape": tuple(x.shape), "ragged_rank": x.ragged_rank}
         raise ValueError(message(name, expected, **received))
     if hasattr(x, "row_splits") and hasattr(sequence, "row_splits"):
@@ -179,7 +185,11 @@ def _check_rows(name: str, x: Any, sequence: Any) -> None:
     """Compare the lengths of rows where they are known: not in a graph."""
     import tensorflow as tf  # ragged tensors are TensorFlow's
 
-    if x.row_splits is sequence.row_splits or not tf.executing_eagerly():
+    if not tf.executing_eagerly():
+        return
+    if x.ragged_rank > 1 and sequence.ragged_rank > 1:
+        _check_rows(name, x.values, sequence.values)
+    if x.row_splits is sequence.row_splits:
         return
     lengths, expected = (t.row_lengths().numpy().tolist() for t in (x, sequence))
     if lengths != expected:

@@ -14,17 +14,36 @@ tensors per row     (batch, ...)                the same
 
 A flat history is a ragged sequence (`RaggedHistory`) or a padded one whose valid events were taken
 out (`PackedHistory`). What is computed from events, `Events`, is the same for all.
+
+Where every event is a history itself, of tags, a row is one event (`nested`). What the caller gave
+is folded to such rows on its way in, and what was computed for them unfolded on its way out.
 """
 
 import abc
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
+import keras
 from keras import ops
 
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged, tensorflow
 from din_layers._events import Events
 from din_layers._tensors import scalar, select
+
+# What makes of values, the queries of each row and the history something for each event.
+OfEvents = Callable[[Tensor, Tensor, "History"], Tensor]
+
+
+def is_nested(sequence: Tensor) -> bool:
+    """Tell whether the events of a sequence are histories: (batch, time, tags, dim)."""
+    return len(sequence.shape) == 4
+
+
+def history_of(sequence: Tensor) -> "History":
+    """Return the history of a sequence, all of whose positions are valid."""
+    history = RaggedHistory(sequence) if is_ragged(sequence) else PaddedHistory(sequence)
+    return history.nested() if is_nested(sequence) else history
 
 
 class History(abc.ABC):
@@ -36,11 +55,22 @@ class History(abc.ABC):
 
     def __init__(self, sequence: Tensor) -> None:
         self._sequence = sequence
+        self._outer: History | None = None  # whose events are the rows of this one
         self.valid: Tensor = None
+
+    def nested(self) -> "History":
+        """Return the history whose rows are the events of this one."""
+        history = history_of(self._fold("sequence", self._sequence))
+        history._outer = self
+        return history
+
+    def _given(self, name: str, x: Tensor) -> Tensor:
+        """Bring what the caller gave to the layout."""
+        return self._align(name, self._outer._fold(name, x) if self._outer else x)
 
     def restrict(self, name: str, valid: Tensor) -> None:
         """Make the positions invalid where `valid`, (batch, time), is False."""
-        self.restrict_aligned(ops.cast(self._align(name, valid), "bool"))
+        self.restrict_aligned(ops.cast(self._given(name, valid), "bool"))
 
     def restrict_aligned(self, valid: Tensor) -> None:
         """Make the positions invalid where aligned `valid` is False."""
@@ -48,7 +78,7 @@ class History(abc.ABC):
 
     def events(self, name: str, x: Tensor, dtype: str) -> Events:
         """Return what the caller gave, (batch, time, ...), dense or ragged, as events."""
-        return Events(self, ops.cast(self._align(name, x), dtype))
+        return Events(self, ops.cast(self._given(name, x), dtype))
 
     @cached_property
     def count(self) -> Tensor:
@@ -59,7 +89,8 @@ class History(abc.ABC):
         return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
 
     def per_row(self, name: str, x: Tensor) -> Tensor:
-        """Give every event what the caller gave for its row: (batch,)."""
+        """Give every event what the caller gave for its row: (batch,) or (batch, 1)."""
+        x = ops.reshape(self._outer._fold(name, x) if self._outer else x, (-1,))
         return self.spread(_backend.same_sizes(name, x, self._sequence, axes=1))
 
     def non_empty(self, per_row: Tensor, otherwise: float) -> Tensor:
@@ -68,7 +99,18 @@ class History(abc.ABC):
 
     def where_events(self, x: Tensor) -> Tensor:
         """Zero what belongs, (batch, ...), to rows without valid events."""
-        return select(ops.squeeze(self.count, 1) > 0, x)
+        return select(self._has_events(), x)
+
+    def _has_events(self) -> Tensor:
+        return ops.squeeze(self.count, 1) > 0
+
+    def pooled(self, per_row: Tensor) -> Tensor:
+        """Return (batch, dim) as (batch, 1, dim), or that of nested rows as (batch, time, dim)."""
+        return self._outer._unfold(per_row) if self._outer else ops.expand_dims(per_row, 1)
+
+    def mask(self) -> Tensor:
+        """Return the valid positions, of nested rows the valid events, as the sequence has them."""
+        return self._outer._unfold(self._has_events()) if self._outer else self.restore(self.valid)
 
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""
@@ -78,9 +120,21 @@ class History(abc.ABC):
         """Tell whether each row is a matrix of more positions than that, as far as is known."""
         return False
 
+    def apply(self, layer: keras.Layer, of_events: OfEvents, x: Tensor, query: Tensor) -> Tensor:
+        """Call what uses a layer on aligned (..., dim), finite where invalid, and on queries."""
+        return of_events(x, query, self)
+
     @abc.abstractmethod
     def _align(self, name: str, x: Tensor) -> Tensor:
         """Bring what the caller gave, (batch, time, ...), dense or ragged, to the layout."""
+
+    def _fold(self, name: str, x: Tensor) -> Tensor:
+        """Make a row of each event: (batch, time, ...) to (events, ...)."""
+        return self._align(name, x)
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        """Take rows that `_fold` made to the form of the sequence."""
+        return self.restore(x)
 
     @abc.abstractmethod
     def positions(self) -> Tensor:
@@ -123,8 +177,12 @@ class PaddedHistory(History):
     """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
 
     def packed(self) -> History:
-        can_pack = self.valid is not None and _backend.can_pack(self.valid)
-        return PackedHistory(self) if can_pack else self
+        if self.valid is None:
+            return self
+        if _backend.can_pack(self.valid):
+            return PackedHistory(self)
+        capacities = _backend.capacities(self.valid)
+        return SwitchedHistory(self, capacities) if capacities else self
 
     def stores_rows_longer_than(self, positions: int) -> bool:
         time = self._sequence.shape[1]
@@ -132,8 +190,15 @@ class PaddedHistory(History):
 
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
-            x = x.to_tensor(shape=[None, ops.shape(self._sequence)[1]])
+            x = x.to_tensor(shape=[None, *ops.shape(self._sequence)[1 : len(x.shape)]])
         return _backend.same_sizes(name, x, self._sequence, axes=2)
+
+    def _fold(self, name: str, x: Tensor) -> Tensor:
+        batch, time, *rest = ops.shape(x := self._align(name, x))
+        return ops.reshape(x, (batch * time, *rest))
+
+    def _unfold(self, x: Tensor) -> Tensor:
+        return ops.reshape(x, (*ops.shape(self._sequence)[:2], *ops.shape(x)[1:]))
 
     def positions(self) -> Tensor:
         return ops.arange(ops.shape(self._sequence)[1])[None, :]
@@ -155,6 +220,32 @@ class PaddedHistory(History):
 
     def restore(self, x: Tensor) -> Tensor:
         return x
+
+
+class SwitchedHistory(PaddedHistory):
+    """A padded history that is packed for layers alone, where shapes are static.
+
+    They run on one of a few capacities, the smallest that the valid events fit in, or padded.
+    """
+
+    def __init__(self, padded: PaddedHistory, capacities: Sequence[int]) -> None:
+        super().__init__(padded._sequence)
+        self.valid, self.count = padded.valid, padded.count
+        self._capacities = capacities
+
+    def apply(self, layer: keras.Layer, of_events: OfEvents, x: Tensor, query: Tensor) -> Tensor:
+        def packed(capacity: int) -> Callable[[Tensor, Tensor], Tensor]:
+            def run(x: Tensor, query: Tensor) -> Tensor:
+                history = PackedHistory(self, capacity)
+                events = history.events("x", x, x.dtype).filled(1.0)
+                return Events(history, of_events(events.values, query, history)).restored()
+
+            return run
+
+        ways = [*map(packed, self._capacities), lambda x, query: of_events(x, query, self)]
+        total = ops.sum(ops.cast(self.valid, "int32"))
+        smallest = ops.sum(ops.cast(total > ops.array(self._capacities), "int32"))
+        return _backend.switch(smallest, ways, layer, x, query)
 
 
 class FlatHistory(History):
@@ -208,13 +299,21 @@ class RaggedHistory(FlatHistory):
 
 
 class PackedHistory(FlatHistory):
-    """The valid events of a padded history, taken out of their padding."""
+    """The valid events of a padded history, taken out of their padding.
 
-    def __init__(self, padded: PaddedHistory) -> None:
+    Args:
+        padded: The history.
+        capacity: Where shapes are static, the number of events that there is room for. What room
+            the valid events leave is invalid.
+    """
+
+    def __init__(self, padded: PaddedHistory, capacity: int | None = None) -> None:
         super().__init__(padded._sequence)
         self._padded = padded
-        self._places = _backend.places_of(padded.valid)
+        self._places = _backend.places_of(padded.valid, capacity)
         self.rows, self.batch = self._places[:, 0], ops.shape(padded.valid)[0]
+        if capacity is not None:
+            self.valid = ops.arange(capacity) < ops.sum(ops.cast(padded.valid, "int32"))
 
     def _align(self, name: str, x: Tensor) -> Tensor:
         return _backend.take(x, self._places)

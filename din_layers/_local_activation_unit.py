@@ -29,6 +29,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor
 from din_layers._history import History
 
@@ -128,7 +129,7 @@ def _first_layer_by_row(
     wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
     batch, queries, dim = ops.shape(query)
     time, units = ops.shape(events)[1], dense.units
-    product_part = ops.expand_dims(ops.transpose(query, (0, 2, 1)), -1) * wp[:, None, :]
+    product_part = _backend.scaled_kernels(query, wp)
     row_kernel = ops.reshape((wk - wd)[:, None, :] + product_part, (batch, dim, queries * units))
     event_part = ops.reshape(ops.matmul(events, row_kernel), (batch, time, queries, units))
     return event_part + history.spread(ops.matmul(query, wq + wd) + dense.bias)

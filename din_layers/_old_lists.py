@@ -22,6 +22,9 @@ def name_companions(companions: Sequence[Tensor], sequence: Tensor, ids_first: b
         sequence: The sequence.
         ids_first: Whether ids are meant where either could be.
     """
+    if companions and len(sequence.shape) == 4:  # which no earlier version took
+        expected = "must name what stands beside nested events: pass `lengths=` or `ids=`"
+        raise ValueError(message("inputs", expected, inputs=1 + len(companions)))
     single_position = tuple(sequence.shape)[1:2] == (1,)
     names = [_name(x, single_position, ids_first) for x in companions]
     if len(set(names)) < len(names):

@@ -70,9 +70,8 @@ class SequenceLayer(keras.Layer):
         self.mask_required = check_bool("mask_required", mask_required)
         self.supports_masking = True
 
-    @property
-    def _keeps_time(self) -> bool:
-        """Whether the output has the time axis of the sequence; then its mask goes on."""
+    def _keeps_time(self, sequence: Tensor) -> bool:
+        """Tell whether the output has the time axis of the sequence; then its mask goes on."""
         return False
 
     def _keywords(self) -> tuple[str, ...]:
@@ -144,7 +143,7 @@ class SequenceLayer(keras.Layer):
     def _output_spec(self, given: Inputs) -> keras.KerasTensor:
         required = self.input_names.required
         shape = self._output_shape({name: tuple(given.tensors[name].shape) for name in required})
-        ragged = self._keeps_time and is_ragged(given.sequence)
+        ragged = self._keeps_time(given.sequence) and is_ragged(given.sequence)
         return keras.KerasTensor(shape, self.compute_dtype, ragged=ragged)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
@@ -156,7 +155,8 @@ class SequenceLayer(keras.Layer):
 
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the mask of the output: which positions are valid, if it still has them."""
-        if not self._keeps_time:
+        named, _ = self._read(inputs, previous_mask, {})
+        if not self._keeps_time(named[self.input_names.sequence]):
             return None
         given = self._checked(inputs, previous_mask)
         return valid_positions(given.sequence, given.sources, given.masks, self.hist_mask_value)

@@ -9,6 +9,7 @@ from keras import ops
 from din_layers._backend import Tensor
 from din_layers._checks import Shape, check_choice
 from din_layers._events import Events
+from din_layers._history import is_nested
 from din_layers._sequence_layer import SequenceLayer
 from din_layers._tensors import wide_dtype
 
@@ -28,7 +29,11 @@ _MODES: dict[str, Callable[[Events], Tensor]] = {
 
 @keras.saving.register_keras_serializable(package="din_layers")
 class SequencePoolingLayer(SequenceLayer):
-    """Pool the valid events of each history to one vector.
+    """Pool the valid events of each history to one vector, or the tags of each event.
+
+    Events may be nested: each has several tags, (batch, time, tags, dim). Each event becomes the
+    vector of its tags, (batch, time, dim), and the next layer is told which events have any.
+    `keras.layers.TimeDistributed` would lose that.
 
     Args:
         mode: `"sum"`, `"mean"`, `"max"` or `"sqrtn"` (the sum divided by the square root of the
@@ -43,12 +48,17 @@ class SequencePoolingLayer(SequenceLayer):
             `[sequence, lengths]` of earlier versions is taken as well.
         {validity}
 
+    Of nested events the sequence is (batch, time, tags, dim), ids and mask are (batch, time, tags)
+    and lengths, the numbers of tags, (batch, time) or (batch, time, 1). A `tf.RaggedTensor` may be
+    ragged in time, in tags or in both.
+
     Cost:
         A dense sequence costs what all its positions cost, a ragged one what its events cost.
 
     Output shape:
         (batch, 1, dim) in the compute dtype; zeros for a history without valid events. Carries no
-        mask.
+        mask. Of nested events (batch, time, dim), ragged if the sequence is; zeros for an event
+        without valid tags, which the mask that goes on, (batch, time), leaves out.
 
     Raises:
         ValueError: An unknown mode, a wrong shape, or no mask with `mask_required=True`.
@@ -76,11 +86,18 @@ class SequencePoolingLayer(SequenceLayer):
         history = self._history(given)
         events = history.events("sequence", given.sequence, wide_dtype(self.compute_dtype))
         pooled = _MODES[self.mode](events)
-        return ops.cast(ops.expand_dims(pooled, 1), self.compute_dtype)
+        return history.pooled(ops.cast(pooled, self.compute_dtype))
+
+    def _keeps_time(self, sequence: Tensor) -> bool:
+        return is_nested(sequence)
+
+    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
+        if not is_nested(tensors["sequence"]):
+            super()._check_tensors(tensors)
 
     def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
-        batch, _, dim = shapes["sequence"]
-        return (batch, 1, dim)
+        batch, time, *tags, dim = shapes["sequence"]
+        return (batch, time if tags else 1, dim)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}

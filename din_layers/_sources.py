@@ -15,7 +15,7 @@ from keras import ops
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import Shape, check_axes, check_ragged, message
-from din_layers._history import History, PaddedHistory, RaggedHistory
+from din_layers._history import History, history_of, is_nested
 from din_layers._tensors import before
 
 Id = int | str
@@ -48,12 +48,17 @@ class Lengths(Source):
     """
 
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
-        own = "batch 1" if len(x.shape) == 2 else "batch"
-        check_axes("must have shape (batch,) or (batch, 1)", **axes, lengths=(tuple(x.shape), own))
+        row, _ = _position(axes).rsplit(maxsplit=1)
+        expected, own = "must have shape (batch,) or (batch, 1)", row
+        if row != "batch":
+            expected = "must have shape (batch, time) or (batch, time, 1)"
+        if len(x.shape) > len(row.split()):
+            own += " 1"
+        check_axes(expected, **axes, lengths=(tuple(x.shape), own))
         _check_integers("lengths", x)
 
     def restrict(self, history: History, x: Tensor, hist_mask_value: Id) -> None:
-        lengths = history.per_row("lengths", ops.reshape(x, (-1,)))
+        lengths = history.per_row("lengths", x)
         history.restrict_aligned(before(history.positions(), lengths))
 
 
@@ -61,7 +66,7 @@ class Ids(Source):
     """Integers or strings (batch, time), valid where they differ from `hist_mask_value`."""
 
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
-        check_axes(**axes, ids=(tuple(x.shape), "batch time"))
+        check_axes(**axes, ids=(tuple(x.shape), _position(axes)))
         if not isinstance(hist_mask_value, str):
             _check_integers("ids", x)
             bounds = np.iinfo(_dtype(x))
@@ -86,9 +91,10 @@ def check_sources(
     name: str, sequence: Tensor, sources: Sources, masks: Sequence[Tensor], hist_mask_value: Id
 ) -> None:
     """Check all that tells which positions are valid of the sequence that is called `name`."""
-    axes = {name: (tuple(sequence.shape), "batch time dim")}
+    names = "batch time tags dim" if is_nested(sequence) else "batch time dim"
+    axes = {name: (tuple(sequence.shape), names)}
     for x in masks:
-        check_mask(x, "batch time", axes)
+        check_mask(x, _position(axes), axes)
         check_ragged("mask", x, sequence)
     for keyword, x in sources.items():
         SOURCES[keyword].check(x, axes, hist_mask_value)
@@ -107,12 +113,18 @@ def read_history(
     sequence: Tensor, sources: Sources, masks: Sequence[Tensor], hist_mask_value: Id
 ) -> History:
     """Return the history of real tensors that passed `check_sources`."""
-    history = RaggedHistory(sequence) if is_ragged(sequence) else PaddedHistory(sequence)
+    history = history_of(sequence)
     for x in masks:
         history.restrict("mask", x)
     for keyword, x in sources.items():
         SOURCES[keyword].restrict(history, x, hist_mask_value)
     return history
+
+
+def _position(axes: Axes) -> str:
+    """Return the axes of what each position of a sequence has: all but `dim`."""
+    ((_, names),) = axes.values()
+    return names.removesuffix(" dim")
 
 
 def _differ(ids: Tensor, value: Id) -> Tensor:

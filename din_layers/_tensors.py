@@ -13,7 +13,7 @@ def wide_dtype(dtype: str) -> str:
 
 def scalar(value: float, like: Tensor) -> Tensor:
     """Return a number of the dtype of `like`."""
-    return ops.cast(value, like.dtype)
+    return ops.convert_to_tensor(value, like.dtype)
 
 
 def select(valid: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:

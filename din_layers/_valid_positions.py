@@ -7,6 +7,7 @@ import keras
 
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import check_bool, check_id
+from din_layers._history import is_nested
 from din_layers._old_lists import name_companions
 from din_layers._sources import Id, Sources, read_history
 
@@ -14,16 +15,18 @@ from din_layers._sources import Id, Sources, read_history
 def valid_positions(
     sequence: Tensor, sources: Sources, masks: Sequence[Tensor], hist_mask_value: Id
 ) -> Tensor:
-    """Return the mask (batch, time), ragged if the sequence is, or None where all is valid."""
-    if not sources:
-        if not masks:
-            return None
-        if len(masks) == 1 and is_ragged(masks[0]) == is_ragged(sequence):
-            return masks[0]
+    """Return the mask (batch, time), ragged if the sequence is, or None where all is valid.
+
+    An event of tags is valid if it has any.
+    """
+    nested, ragged = is_nested(sequence), is_ragged(sequence)
+    if not sources and not masks and not (nested and ragged):
+        return None
+    if not sources and not nested and len(masks) == 1 and is_ragged(masks[0]) == ragged:
+        return masks[0]
     if isinstance(sequence, keras.KerasTensor):
         return ValidPositions(hist_mask_value)(sequence, sources=dict(sources), masks=list(masks))
-    history = read_history(sequence, sources, masks, hist_mask_value)
-    return history.restore(history.valid)
+    return read_history(sequence, sources, masks, hist_mask_value).mask()
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -60,8 +63,7 @@ class ValidPositions(keras.Layer):
 
     def call(self, sequence: Tensor, sources: Any = None, masks: Any = ()) -> Tensor:
         """Return the mask (batch, time), ragged if the sequence is."""
-        history = read_history(sequence, sources or {}, masks, self.hist_mask_value)
-        return history.restore(history.valid)
+        return read_history(sequence, sources or {}, masks, self.hist_mask_value).mask()
 
     def compute_output_spec(
         self, sequence: Tensor, sources: Any = None, masks: Any = ()

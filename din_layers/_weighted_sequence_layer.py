@@ -21,7 +21,7 @@ from din_layers._checks import (
 from din_layers._events import Events
 from din_layers._inputs import InputNames
 from din_layers._sequence_layer import SequenceLayer
-from din_layers._tensors import wide_dtype
+from din_layers._tensors import scalar, wide_dtype
 
 
 def _divide_by_sum(weights: Events) -> Events:
@@ -45,7 +45,7 @@ def _relative(weights: Events) -> Events:
     # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
     largest = float(np.finfo(keras.backend.standardize_dtype(top.dtype)).max) / 2**8
     # The smaller of the two, in float64 on PyTorch too.
-    return weights.over(-_backend.maximum(-top, ops.full_like(top, -largest)))
+    return weights.over(-_backend.maximum(-top, scalar(-largest, top)))
 
 
 _NORMALISE: dict[str | None, Callable[[Events], Events]] = {
@@ -124,8 +124,7 @@ class WeightedSequenceLayer(SequenceLayer):
         super().__init__(hist_mask_value, mask_required, **kwargs)
         self.weight_normalization = check_normalization(weight_normalization, _NORMALISE)
 
-    @property
-    def _keeps_time(self) -> bool:
+    def _keeps_time(self, sequence: Tensor) -> bool:
         return True
 
     def call(self, inputs: Any, mask: Any = None) -> Tensor:

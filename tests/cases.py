@@ -8,6 +8,7 @@ from typing import Any
 import attention_cases
 import augru_cases
 import keras
+import nested_cases
 import numpy as np
 import pooling_cases
 import pytest
@@ -20,7 +21,8 @@ NO_EVENT = 0  # the id of an invalid position
 STRING_NO_EVENT = "none"
 
 FAMILIES = [
-    module.CASES for module in (pooling_cases, weighting_cases, attention_cases, augru_cases)
+    module.CASES
+    for module in (pooling_cases, nested_cases, weighting_cases, attention_cases, augru_cases)
 ]
 CASES = {name: case for family in FAMILIES for name, case in family.items()}
 
@@ -60,7 +62,7 @@ class Source:
     def call(self, case, layer, batch, **kwargs):
         """Call a layer on a batch of NumPy arrays or tensors."""
         inputs, keywords = self.inputs(case, batch)
-        return layer(inputs, **{**keywords, **kwargs})
+        return case.unnest(layer(inputs, **keywords, **case.nest(kwargs)))
 
     def inputs(self, case, batch):
         """Return what to call the layer with: its inputs, and the keywords beside them."""
@@ -68,7 +70,7 @@ class Source:
         keywords = self.read(valid)
         if self.ragged:
             sequence, weights = as_ragged(sequence, valid), as_ragged(weights, valid)
-        return case.inputs(sequence, weights, query), keywords
+        return case.nest((case.inputs(sequence, weights, query), keywords))
 
     def rows(self, case, output, batch):
         """Return the output of each row at its valid positions, or its whole pooled output."""
@@ -149,8 +151,6 @@ def make(name, source, dtype="float32"):
     case, source = CASES[name], SOURCES[source]
     if BACKEND != "tensorflow" and source.needs_tensorflow:
         pytest.skip("strings and ragged tensors in a model are TensorFlow's")
-    if BACKEND == "jax" and case.skips_padding:
-        pytest.skip("there skip_padding has no effect: as the case without it")
     return case, source, layer_of(name, dtype, source.hist_mask_value)
 
 

@@ -15,7 +15,7 @@ class Case:
         ordered: Whether the order of the events matters.
         queries: The number of queries that it takes, None for any.
         skips_padding: Whether it takes events out of their padding.
-        list_place: Where the lists of earlier versions had what tells valid positions.
+        list_place: Where lists of earlier versions had what tells valid positions; None: nowhere.
     """
 
     keeps_time = False
@@ -29,6 +29,14 @@ class Case:
 
     def build(self, layer):
         """Make the weights of a layer, if it has any."""
+
+    def nest(self, x):
+        """Return what the layer takes for what a batch has."""
+        return x
+
+    def unnest(self, output):
+        """Return what a batch has for what the layer gave."""
+        return output
 
     def inputs(self, sequence, weights, query):
         """Return what the layer is called on."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from hypothesis import strategies as st
 from keras import ops
 
 from din_layers._checks import check_bool, check_choice, check_integer, check_number, message
@@ -35,6 +36,7 @@ IDS_INVARIANTS = (
 # The row of an embedding is finite, but for a multiplication by the mask any finite one is 0.
 _FINITE = (100.0, -1e4, 1e6)
 _GARBAGE = (*_FINITE, np.nan)
+_SEEDS = st.integers(0, 2**32 - 1)
 
 
 def check_ids(
@@ -54,9 +56,10 @@ def check_ids(
     """Look for histories of ids on which a model breaks an invariant of masking.
 
     A position is invalid where the ids are 0, as `Embedding(mask_zero=True)` has it. All inputs of
-    the history share one mask. For `padding_is_inert` the rows 0 of the embeddings of the history
-    are overwritten for the time of the check, with NaN too: a right model never lets them reach its
-    output. Gradients are compared for finite rows only, as NaN passes into those of Keras's RNNs.
+    the history share one mask. Of the tags of an event, (batch, time, tags), some may be 0 too. For
+    `padding_is_inert` the rows 0 of the embeddings of the history are overwritten for the time of
+    the check, with NaN too: a right model never lets them reach its output. Gradients are compared
+    for finite rows only, as NaN passes into those of Keras's RNNs.
 
     Args:
         model: A functional or sequential model, such as `keras.models.load_model` returns. Its
@@ -259,9 +262,17 @@ class ModelOnIds(Subject):
                 return draw(values(shape)).astype(x.dtype)
             return draw(ids(shape, self.vocabulary[x.name])).astype(x.dtype)
 
+        def drawn_events(x: ModelInput) -> Array:
+            events = drawn(x, (*mask.shape, *_known(x.shape[2:])))
+            if events.ndim == 2 or not any(embedding.mask_zero for embedding in x.embeddings):
+                return events
+            # Tags, some of them padding; an event that is valid has one at least.
+            fewer = events * np.random.default_rng(draw(_SEEDS)).integers(0, 2, events.shape)
+            return np.where(fewer.any(-1, keepdims=True), fewer, events).astype(x.dtype)
+
         return Batch(
             mask,
-            {x.name: drawn(x, (*mask.shape, *_known(x.shape[2:]))) for x in self.history},
+            {x.name: drawn_events(x) for x in self.history},
             {x.name: drawn(x, (len(mask), *_known(x.shape[1:]))) for x in self.others},
         )
 

@@ -373,6 +373,33 @@ def test_where_padding_has_one_place_only_nothing_is_claimed():
         check_ids(model, invariants=["padding_invariance"])
 
 
+def model_of_tags(pool, time=3):
+    tags = keras.Input((time, 2), dtype="int32", name="tags")
+    embedded = keras.layers.Embedding(6, 3, mask_zero=True)(tags)
+    return keras.Model(tags, pool(tags, embedded))
+
+
+def pool_events(events, **told):
+    return din_layers.SequencePoolingLayer("mean")(events, **told)
+
+
+def test_padding_among_tags_and_events_without_tags_are_found():
+    def lost(tags, embedded):  # the mask of the events
+        pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("max"))(embedded)
+        return pool_events(pooled[:, :, 0])
+
+    def counted(tags, embedded):  # the padding among the tags
+        return pool_events(ops.mean(embedded, axis=2), mask=ops.any(tags != 0, axis=2))
+
+    check_ids(model_of_tags(lambda _, embedded: pool_events(pool_events(embedded))), padding="any")
+    for broken, time, invariant in (
+        (lost, None, "padding_invariance"),
+        (counted, 3, "padding_is_inert"),
+    ):
+        with pytest.raises(MaskingError, match=f"^{invariant}: "):
+            check_ids(model_of_tags(broken, time), padding="any", invariants=[invariant])
+
+
 class Multiplied(keras.Layer):
     """Multiplies by the mask: padding must be finite."""
 

@@ -586,11 +586,67 @@ def test_the_defaults():
     assert {name: config[name] for name in expected} == expected
 
 
-@needs_tensorflow
 @pytest.mark.parametrize("skip_padding", [False, True])
 def test_fit_may_choose_xla_unless_the_number_of_events_varies(skip_padding):
     layer = din_layers.AttentionPoolingLayer(skip_padding=skip_padding)
-    assert layer.supports_jit is not skip_padding
+    assert layer.supports_jit is not (skip_padding and BACKEND == "tensorflow")
+
+
+class Everything(keras.layers.BatchNormalization):
+    """An activation with all that may go out of a layer on the side: state, losses, randomness."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs, training=None, mask=None):
+        self.add_loss(ops.sum(ops.square(self.gamma)))
+        noise = 0 * keras.random.normal(ops.shape(inputs), seed=self.seed_generator)
+        return super().call(inputs, training=training, mask=mask) + noise
+
+
+@pytest.mark.parametrize("activation", ["dice", Everything(epsilon=1e-2)])
+def test_fit_gives_the_same_weights_without_the_padding(activation, monkeypatch):
+    """Whatever the share of events: on JAX each of three has a program of its own."""
+    monkeypatch.setattr("din_layers._backend._SHARES", (0.1, 0.3))
+    rng = np.random.default_rng(0)
+    lengths = np.array([0, 0, 2, 0, *[3, 0, 5, 4], *[8] * 4, *[13] * 4, *[30] * 4], "int32")
+    keys = rng.normal(size=(20, 30, DIM)).astype("float32")
+    keys[np.arange(30) >= lengths[:, None]] = np.nan
+    data = [rng.normal(size=(20, 2, DIM)).astype("float32"), keys, lengths]
+    results = []
+    for skip in (False, True):
+        inputs = [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in data]
+        layer = din_layers.AttentionPoolingLayer((4,), activation, skip_padding=skip)
+        output = layer(inputs[:2], lengths=inputs[2])
+        model = keras.Model(inputs, output)
+        randomize(layer)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        with recording():
+            model.fit(data, np.ones((20, 2, DIM)), batch_size=4, shuffle=False, verbose=0)
+        results.append([model.predict(data, verbose=0), *model.get_weights()])
+    assert len(results[0]) > 1
+    for skipped, padded in zip(*results, strict=True):
+        np.testing.assert_allclose(skipped, padded, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere the number of events may vary")
+def test_memory_does_not_grow_with_the_number_of_capacities(monkeypatch):
+    import jax
+
+    layer = din_layers.AttentionPoolingLayer((32, 16), skip_padding=True)
+    layer.build([(None, 1, DIM), (None, None, DIM)])
+
+    def loss(query, keys, lengths):
+        return ops.sum(ops.square(layer([query, keys], lengths=lengths)))
+
+    inputs = np.ones((64, 1, DIM), "float32"), np.ones((64, 50, DIM), "float32"), np.ones(64, int)
+    sizes = []
+    for shares in [(0.5,), (0.125, 0.25, 0.5)]:
+        monkeypatch.setattr("din_layers._backend._SHARES", shares)
+        step = jax.jit(jax.grad(lambda *inputs: loss(*inputs), (0, 1)))
+        sizes.append(step.lower(*inputs).compile().memory_analysis().temp_size_in_bytes)
+    assert sizes[1] <= 1.05 * sizes[0]
 
 
 @pytest.mark.parametrize("batch", [(2, 2), (2, None), (None, 2)])

@@ -147,6 +147,62 @@ def test_a_mean_near_the_largest_number(ragged):
     np.testing.assert_allclose(pooled, [[[largest]]], rtol=1e-6)
 
 
+TAGS = np.array([[[1, 2], [0, 0], [0, 3]], [[0, 0]] * 3, [[4, 4], [5, 0], [6, 7]]], "int32")
+NESTED = np.arange(36, dtype="float32").reshape(3, 3, 2, 2)
+QUERY = np.linspace(-1, 1, 9, dtype="float32").reshape(3, 1, 3)
+
+
+@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
+def test_tags_of_events_tell_the_next_layer_which_events_have_any(ragged, tmp_path):
+    query, tags = keras.Input((1, 3)), keras.Input((None, None), dtype="int32", ragged=ragged)
+    embedding = keras.layers.Embedding(8, 3, mask_zero=True)
+    attend = din_layers.AttentionPoolingLayer((4,))
+    outputs = attend([query, din_layers.SequencePoolingLayer("mean")(embedding(tags))])
+    keras.Model([query, tags], outputs).save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras")
+    model.set_weights([*embedding.get_weights(), *attend.get_weights()])
+    # By hand, from the events that have tags alone.
+    table = ops.convert_to_numpy(embedding.embeddings)
+    valid = TAGS.any(2)
+    events = np.zeros((*valid.shape, 3), "float32")
+    events[valid] = [table[event[event != 0]].mean(0) for event in TAGS[valid]]
+    given = ops.convert_to_tensor(TAGS)
+    if ragged:
+        given = tf.ragged.constant([[list(e[e != 0]) for e in row] for row in TAGS], ragged_rank=2)
+    expected = attend([QUERY, events], mask=ops.convert_to_tensor(valid))
+    output = model([ops.convert_to_tensor(QUERY), given])
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
+
+
+@needs_tensorflow
+def test_events_may_be_ragged_in_time_alone_and_told_by_what_is_dense():
+    layer = din_layers.SequencePoolingLayer("sum")
+    pooled, events = layer(NESTED, ids=TAGS), tf.sequence_mask([2, 0, 3])
+    in_time = tf.RaggedTensor.from_tensor(NESTED, lengths=[2, 0, 3])
+    in_both = in_time.with_values(tf.RaggedTensor.from_tensor(in_time.values))
+    for ragged in (in_time, in_both):
+        for told in ({"ids": TAGS}, {"mask": tf.constant(TAGS != 0)}):
+            output = layer(ragged, **told)
+            np.testing.assert_array_equal(output.values, tf.boolean_mask(pooled, events))
+            np.testing.assert_array_equal(output._keras_mask.values, TAGS.any(2)[events])
+
+
+@pytest.mark.parametrize(
+    ("inputs", "told", "text"),
+    [
+        (NESTED, {"ids": TAGS[0]}, "`ids` must have shape (batch, time, tags). Received: seq"),
+        (NESTED, {"mask": TAGS[:, :1] > 0}, "with the `time` of `sequence`"),
+        (NESTED, {"lengths": TAGS}, "`lengths` must have shape (batch, time) or (batch, time, 1)"),
+        ([NESTED, TAGS], {}, "`inputs` must name what stands beside nested events: pass `le"),
+        (NESTED[None], {}, "`sequence` must have shape (batch, time, dim)"),
+    ],
+)
+def test_bad_inputs_of_tags(inputs, told, text):
+    with pytest.raises(ValueError, match="Received: ") as caught:
+        din_layers.SequencePoolingLayer()(inputs, **told)
+    assert text in str(caught.value)
+
+
 def test_sessions_of_a_history_under_time_distributed():
     sessions = keras.Input((3, 5, 4))
     pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("max"))(sessions)

@@ -52,6 +52,10 @@ SHA256 = {
     "0.4.0/names.weights.h5": "e69f6e5d70d1a4ccbe937d8dd7aa7c1c2a140b0cdaccfb3d9a4a40cf301753fd",
     "0.4.0/names.json": "2395a49a940cc001c718ace6f4216f775f78756bac816242df33d6eb34c1c400",
     "0.4.0/names.npz": "9614dcb194ab8440701cabaee56c63fa335c9b5aa7d9e88e0088a09bfb4f141e",
+    "0.4.0/nested.keras": "40dd0869bc099fff104b26a68609370f565d28a9024978dba03bf6b74025655d",
+    "0.4.0/nested.weights.h5": "6809cbd9746381748609ed8f7561cc8317bd5e6d7c3bda057b756a55551ed0a3",
+    "0.4.0/nested.json": "45ee7df16b87d04cf337d0b65c284ca4ff383ef48e8ca5ab10f91acc583b9312",
+    "0.4.0/nested.npz": "b3c6d8baadf740d6a7dffa222aa998faa21fdd15955e4c2062dc25849bc11162",
     "other_classes.json": "c3c7248e7e18fe3ed4eed239a6c956aba93df5fbf7973efc84c3264c013cef57",
 }
 SAVED = sorted(name.removesuffix(".keras") for name in SHA256 if name.endswith(".keras"))
