@@ -22,6 +22,8 @@ KNOWN_WARNINGS = (
     "ignore:In the future `np.object`:FutureWarning",
     # PyTorch 2.13, when Keras makes an optimizer.
     "ignore:`torch.jit.script_method` is deprecated:DeprecationWarning",
+    # An RNN of Keras 3.16 that hands no mask on.
+    "ignore:Layer 'gru:UserWarning",
 )
 
 
