@@ -120,6 +120,35 @@ def _check_one_process() -> None:
         raise ValueError(message("synchronized", expected, synchronized=True, processes=count))
 
 
+def can_normalize(x: Tensor) -> bool:
+    """Tell whether one operation normalizes, far faster than its parts would: on PyTorch."""
+    return backend() == "torch" and can_pack(x)
+
+
+def normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize the last axis's channels of `x`; return also their means and variances."""
+    import torch
+
+    rows = x.reshape(-1, x.shape[-1])
+    # The operation multiplies before it subtracts the mean: around 0 that loses no digits.
+    mean = rows.detach().mean(0)
+    normalized, rest, scale = torch.native_batch_norm(
+        rows - mean, None, None, None, None, training=True, momentum=0.0, eps=epsilon
+    )
+    variance = (scale.pow(-2) - epsilon).clamp(min=0)
+    return normalized.reshape(x.shape), mean + rest, variance
+
+
+def map_valid(function: Callable[[Tensor], Tensor], x: Tensor, valid: Tensor) -> Tensor:
+    """Apply a function to the valid positions of `x` alone, on PyTorch; invalid ones give 0."""
+    if valid is None:
+        return function(x)
+    rows = x.reshape(-1, *x.shape[valid.ndim :])
+    index = valid.reshape(-1).nonzero()[:, 0]
+    result = function(rows.index_select(0, index))
+    return result.new_zeros(rows.shape).index_copy(0, index, result).reshape(x.shape)
+
+
 def replica() -> Any:
     """Return TensorFlow's view of the replica that calls, None if it is the only one."""
     if backend() != "tensorflow":
