@@ -59,11 +59,13 @@ def build_din(
     return keras.Model(inputs, output, name=pooling)
 
 
-def probability(candidate: Any, interest: Any, activation: str = "dice") -> Any:
-    """Return the probability, from the vectors of a film and of the user's interest."""
+def probability(
+    candidate: Any, interest: Any, activation: str = "dice", others: Sequence[Any] = ()
+) -> Any:
+    """Return the probability, from the vectors of a film, of the user's interest, and others."""
     # The product gives the dense layers the terms of an inner product.
     product = layers.Multiply(name="product")([candidate, interest])
-    x = layers.Concatenate(name="joined")([candidate, interest, product])
+    x = layers.Concatenate(name="joined")([candidate, interest, product, *others])
     for units in (64, 32):
         x = activation_layer(activation)(layers.Dense(units)(x))
     return layers.Dense(1, activation="sigmoid", name="probability")(x)
