@@ -25,7 +25,7 @@ from studies.din import build_din, genre_shares
 from studies.report import save, score_columns, table
 from studies.scores import NAMES, Scores, mean_and_spread, measure
 from studies.training import SCORING_BATCH, Epoch, predict, ragged_batches, train
-from studies.variants import MEAN_OF, VARIANTS, Variant
+from studies.variants import MEAN_OF, MINUTES, VARIANTS, Variant
 
 DECAY = {True: 0.1, False: 1e-3}  # mini-batch aware or not, each the best of its own on validation
 # Without these, the same for all: chosen on the validation part, for speed as well.
@@ -100,10 +100,11 @@ def results(
             job = {**recipe, "variant": VARIANTS[options.study][name], "seed": seed}
             if cached.check_call_in_cache(job, data, parts, bar):
                 bar.update(options.epochs)
-            parameters, epochs = cached(job, data, parts, bar)
+            parameters, epochs, *weights = cached(job, data, parts, bar)
             best = best_epoch(epochs)
             seconds = np.median([epoch.seconds for epoch in epochs])
             row = {"epoch": best + 1, "parameters": parameters, "seconds": seconds}
+            row["weights"] = weights
             rows.append({"variant": name, "seed": seed, **epochs[best].scores["test"], **row})
     return pd.DataFrame(rows).set_index(["variant", "seed"])
 
@@ -139,7 +140,8 @@ def report(found: pd.DataFrame, variants: dict[str, Variant]) -> str:
 
 def gain(found: pd.DataFrame, name: str, other: str) -> dict[str, str]:
     """How much a variant lies above another."""
-    difference = found.loc[name] - found.loc[other]  # pandas pairs the seeds
+    scores = found[NAMES]
+    difference = scores.loc[name] - scores.loc[other]  # pandas pairs the seeds
     return {score: mean_and_spread(difference[score], "+.4f", error=True) for score in NAMES}
 
 
@@ -178,17 +180,21 @@ def compare_variants(
     parts: Parts,
     train_one: Callable[..., Any],
     settings: Any,
-) -> None:
-    """Train what is not finished; print the table, draw it, and write both."""
+) -> pd.DataFrame:
+    """Train what is not finished; print the table, draw it, and write both; return the runs."""
     training, validation, test = (f"{len(events):,}" for events in parts.values())
     kinds = f"{training} to train with, {validation} to choose the epoch, {test} to test"
-    print(f"{options.data}: {kinds}", flush=True)
+    minutes = sum(MINUTES[options.study][name] for name in set(options.variants))
+    minutes *= len(parts["training"]) / 1e6 * options.epochs * len(options.seeds)
+    took = f"About {minutes:.0f} minutes on two cores, less what is finished."
+    print(f"{options.data}: {kinds}\n{took}", flush=True)
     variants = VARIANTS[options.study]
     found = results(options, parts, train_one, settings)
     text = report(found, variants)
     print(f"\n{text}")
     (staging / "table.txt").write_text(text + "\n", encoding="utf-8")
     draw(found, variants, staging / f"{options.study}.png")
+    return found
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:

@@ -25,7 +25,7 @@ from studies.ablation import Parts, best_epoch, compare_variants
 from studies.bst import encode
 from studies.data import LIKED, Floats, Ints, MovieLens, UserError
 from studies.dien import evolve
-from studies.din import genre_shares, probability, rated_films
+from studies.din import draw_attention, genre_shares, probability, rated_films
 from studies.scores import Scores, measure
 from studies.training import SCORING_BATCH, Epoch, train
 
@@ -147,14 +147,14 @@ def score(model: keras.Model, data: MovieLens, events: Ints, history: int) -> Sc
 
 def train_variant(
     recipe: dict[str, Any], data: MovieLens, parts: Parts, bar: tqdm
-) -> tuple[int, list[Epoch]]:
-    """Train and score one model; return its parameters and what each epoch brought."""
+) -> tuple[int, list[Epoch], list[Floats]]:
+    """Train and score one model; return its size, what each epoch brought, and its weights."""
     keras.backend.clear_session()  # else every run leaves its graphs in memory
     variant, seed, epochs = recipe["variant"], recipe["seed"], recipe["epochs"]
     history = min(variant.history, int(np.bincount(data.user).max()))
     keras.utils.set_random_seed(seed)
     model = build_ranker(data, **variant.model)
-    weights = []
+    weights: list[list[Floats]] = []
 
     def validate(model: keras.Model) -> dict[str, Scores]:
         weights.append(model.get_weights())
@@ -170,9 +170,24 @@ def train_variant(
     best = best_epoch(run.epochs)
     model.set_weights(weights[best])
     run.epochs[best].scores["test"] = score(model, data, parts["test"], history)
-    return run.parameters, run.epochs
+    return run.parameters, run.epochs, weights[best]
+
+
+def draw_two_users(model: keras.Model, data: MovieLens, test: Ints, staging: Path) -> None:
+    """Draw what DIN looks at, for two users of about 200 ratings, the last of them in the test."""
+    count = np.bincount(data.user)
+    cut = np.cumsum(count) - count // 5  # from here on, `draw_attention` asks
+    unseen = data.time[np.minimum(cut, len(data.time) - 1)] >= data.time[test].min()
+    users = np.argsort(np.where(unseen, np.abs(count - 200), np.inf), kind="stable")[:2]
+    for place, user in enumerate(users, 1):
+        draw_attention(model, data, int(user), staging / f"attention_{place}.png")
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
+    data, parts = options.data, split_by_time(options.data)
     settings = [ATTENTION_UNITS, BATCH, LEARNING_RATE]
-    compare_variants(options, staging, split_by_time(options.data), train_variant, settings)
+    found = compare_variants(options, staging, parts, train_variant, settings)
+    if "din" in options.variants:
+        model = build_ranker(data)
+        model.set_weights(found.loc[("din", options.seed), "weights"][0])
+        draw_two_users(model, data, parts["test"], staging)
