@@ -166,10 +166,9 @@ def _mask_rank(activation: Activation, units: int) -> int:
     A layer with batch statistics takes one for the pairs, `keras.layers.Softmax` one of the shape
     of its input. No layer says which, so it is tried.
     """
-    takes_mask = isinstance(activation, keras.Layer) and (
-        "mask" in inspect.signature(activation.call).parameters
-    )
-    if not takes_mask:
+    if not isinstance(activation, keras.Layer):
+        return 0
+    if "mask" not in inspect.signature(activation.call).parameters:
         return 0
     x = ops.zeros((units + 1, units), activation.compute_dtype)
     for rank in (1, 2):
