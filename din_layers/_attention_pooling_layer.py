@@ -232,7 +232,7 @@ class AttentionPoolingLayer(SequenceLayer):
         history = self._history(given)
         # A query of a row without events decides nothing: were it NaN, the gradients would be.
         query = _backend.same_sizes("query", given.tensors["query"], given.sequence, axes=1)
-        if self._keeps_time:
+        if self.mode == "sequence":
             query = _backend.single("query", query)
         query = history.where_events(ops.cast(query, self.compute_dtype))
         if self.skip_padding:
@@ -313,7 +313,7 @@ class AttentionPoolingLayer(SequenceLayer):
         check_numeric("query", query)
         shapes = {f"{name}_shape": tuple(x.shape) for name, x in tensors.items()}
         self._check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
-        if self._keeps_time and _backend.known_size(query, 1) not in (1, None):
+        if self.mode == "sequence" and _backend.known_size(query, 1) not in (1, None):
             expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
             raise ValueError(message("query", expected, **shapes))
 
