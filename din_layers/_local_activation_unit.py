@@ -68,6 +68,7 @@ class LocalActivationUnit(keras.Layer):
         for dense, activation in zip(self.dense_layers, self.activations, strict=False):
             if isinstance(activation, keras.Layer):
                 activation.build((None, dense.units))
+                activation.supports_masking = True  # else Keras warns of `Sequential`
         self._mask_ranks = [
             _mask_rank(activation, dense.units)
             for activation, dense in zip(self.activations, self.dense_layers, strict=False)

@@ -291,6 +291,23 @@ def test_a_shape_that_a_graph_sees_only_when_it_runs_is_never_stretched(name, ke
 
 
 @needs_tensorflow
+@every_layer
+def test_a_rank_that_a_graph_does_not_know_is_refused(name):
+    layer, inputs = made(name)
+    arrays = keras.tree.flatten(inputs)
+
+    def call(*tensors):
+        return layer(list(tensors) if isinstance(inputs, list) else tensors[0])
+
+    graph = tf.function(call, input_signature=[tf.TensorSpec(None)] * len(arrays))
+    with pytest.raises(ValueError, match=r"must have a known rank\. Received: "):
+        graph(*arrays)
+    ids = tf.function(lambda ids: layer(inputs, ids=ids), input_signature=[tf.TensorSpec(None)])
+    with pytest.raises(ValueError, match=r"`ids` must have a known rank\. Received: ids"):
+        ids(IDS)
+
+
+@needs_tensorflow
 @pytest.mark.parametrize("skip_padding", [False, True])
 @pytest.mark.parametrize("rows", [(3, 1), (1, 3)])
 def test_a_query_of_another_batch_is_an_error_when_the_graph_runs(rows, skip_padding):

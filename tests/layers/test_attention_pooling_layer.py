@@ -126,6 +126,8 @@ ACTIVATIONS = {
     "dice_with_arguments": din_layers.Dice(momentum=0.5),
     "prelu": keras.layers.PReLU(),
     "batch_norm": keras.layers.BatchNormalization(),
+    "softmax": keras.layers.Softmax(),  # whose mask has the shape of its input
+    "sequential": keras.Sequential([keras.layers.BatchNormalization(), keras.layers.ReLU()]),
 }
 
 
@@ -144,10 +146,69 @@ def test_every_activation_that_keras_takes(name):
     np.testing.assert_array_equal(layer(inputs), again(inputs))
 
 
-def test_batch_normalization_sees_no_padding():
-    layer = din_layers.AttentionPoolingLayer(
-        (6,), att_activation=keras.layers.BatchNormalization(momentum=0.0)
-    )
+def test_it_is_computed_again_in_the_backward_pass_under_a_remat_scope():
+    """On JAX, under which every argument of a layer's `call` must be an array."""
+    query, keys, ids = map(ops.convert_to_tensor, batch_of())
+    results = []
+    for mode in (None, "full"):
+        with keras.RematScope(mode):
+            layer = din_layers.AttentionPoolingLayer((4, 3))
+        layer.build([(None, 1, DIM), (None, None, DIM)])
+        randomize(layer)
+        attend = lambda keys, layer=layer: layer([query, keys], ids=ids)  # noqa: E731
+        results.append(keras.tree.flatten(differentiate(attend, [keys], np.ones(4, bool))))
+    for rematerialized, kept in zip(*results, strict=True):
+        np.testing.assert_allclose(rematerialized, kept, **CLOSE)
+
+
+@pytest.mark.parametrize("queries", [1, 2, DIM])
+def test_one_query_whose_axis_only_a_running_graph_knows(queries):
+    """As many queries as `dim` would multiply as one does."""
+    layer = din_layers.AttentionPoolingLayer((4,), mode="sequence")
+    query, keys, _ = batch_of(queries)
+    specs = [keras.KerasTensor((None, None, DIM))] * 2
+    assert layer(specs).shape == (None, None, DIM)
+
+    def run(query, keys):
+        if BACKEND != "tensorflow":
+            return layer([query, keys])
+        spec = tf.TensorSpec((None, None, DIM))
+        return tf.function(lambda *x: layer(list(x)), input_signature=[spec] * 2)(query, keys)
+
+    if queries == 1:
+        np.testing.assert_allclose(run(query, keys), layer([query, keys]), **CLOSE)
+        return
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match=r"`query` must have sh"):
+        run(query, keys)
+
+
+@pytest.mark.skipif(BACKEND == "jax", reason="has symbols for sizes: see the tests of export")
+def test_a_model_that_wraps_it_is_called_on_unknown_sizes():
+    class Model(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.attend = din_layers.AttentionPoolingLayer((4,), mode="sequence")
+
+        def call(self, inputs):
+            return self.attend(inputs)
+
+    spec = keras.KerasTensor((None, None, DIM))
+    assert Model()([spec, spec]).shape == (None, None, DIM)
+
+
+def test_padding_beside_a_nan_is_zero():
+    layer = din_layers.AttentionPoolingLayer((4,), mode="sequence")
+    query, keys, ids = batch_of()
+    keys[2, 0] = np.nan  # a valid event
+    output, scores = layer([query, keys], ids=ids, return_attention_scores=True)
+    np.testing.assert_array_equal(np.asarray(output)[ids == 0], 0)
+    np.testing.assert_array_equal(np.asarray(scores)[:, 0][ids == 0], 0)
+
+
+@pytest.mark.parametrize("wrap", [lambda layer: layer, lambda layer: keras.Sequential([layer])])
+def test_batch_normalization_sees_no_padding(wrap):
+    activation = wrap(keras.layers.BatchNormalization(momentum=0.0))
+    layer = din_layers.AttentionPoolingLayer((6,), att_activation=activation)
     query, keys, ids = batch_of()
     layer([query, keys, ids], training=True)
     kernel, bias = layer.unit.dense_layers[0].get_weights()

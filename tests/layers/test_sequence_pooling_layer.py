@@ -19,6 +19,14 @@ def test_without_any_source_every_position_counts(mode):
     np.testing.assert_array_equal(layer(SEQUENCE), layer([SEQUENCE, lengths]))
 
 
+@needs_tensorflow
+@pytest.mark.parametrize("mode", ["sum", "mean", "max", "sqrtn"])
+def test_a_graph_need_not_know_dim(mode):
+    layer = din_layers.SequencePoolingLayer(mode)
+    graph = tf.function(lambda x: layer(x), input_signature=[tf.TensorSpec([None] * 3)])
+    np.testing.assert_allclose(graph(SEQUENCE), layer(SEQUENCE), rtol=1e-6)
+
+
 def test_integers_are_pooled_in_the_compute_dtype():
     output = din_layers.SequencePoolingLayer("mean")(np.array([[[1], [2]]]))
     assert keras.backend.standardize_dtype(output.dtype) == "float32"

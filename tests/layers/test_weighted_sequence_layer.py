@@ -22,6 +22,14 @@ def batch_of(weights, valid=None):
     return Batch(sequence, valid, weights, np.ones((len(weights), 1, 3), "float32"))
 
 
+@pytest.mark.parametrize("normalization", ["softmax", "sum", "sqrtn", None])
+def test_padding_beside_a_weight_of_nan_is_zero(normalization):
+    batch = batch_of([[np.nan, 1, 2], [3, 4, 5]], [[True, True, False]] * 2)
+    layer = din_layers.WeightedSequenceLayer(normalization)
+    output = layer([batch.sequence, batch.weights], mask=ops.convert_to_tensor(batch.valid))
+    np.testing.assert_array_equal(output[:, 2], 0)
+
+
 @pytest.mark.parametrize("combiner", COMBINERS)
 @given(batch=batches())
 @example(batch=batch_of([[1, 3], [0, 0]]))  # a sum of 0
