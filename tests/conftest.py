@@ -41,7 +41,7 @@ def _fresh_keras_state():
 
 
 # Graphs of TensorFlow, and what is written for it.
-TENSORFLOW_FOLDERS = {"benchmarks", "examples", "export", "project"}
+TENSORFLOW_FOLDERS = {"benchmarks", "examples", "project"}
 SLOW_FOLDERS = {"benchmarks", "export"}
 
 
