@@ -1,35 +1,31 @@
 """Section `candidates`: many candidates against one history, as at serving."""
 
 import argparse
-from collections.abc import Iterator
-from functools import partial
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
-from attention import FILMS, NAIVE, Run, build, check_equal, graph, histories
+from attention import FILMS, Scored, check_equal, histories, history
+from backends import NAIVE, Run, forward_pass
+from keras import ops
 from report import Table, cell, interleaved_medians
-
-TARGETS = {"padded": [3.0], "padded, XLA": [3.0], "ragged": [6.5]}
 
 
 def ways(candidates: int, time: int, dim: int, fill: float) -> dict[str, Run]:
     """Return the forward passes by way."""
-    padded, ragged, _ = histories(1, time, fill)
+    ids, _ = histories(1, time, fill)
     query = np.random.default_rng(1).integers(1, FILMS, (1, candidates)).astype("int32")
-    layers = build(dim)
-    embedding = layers.pop("embedding")
+    scored = Scored(dim)
 
-    def forward(way: str) -> Any:
-        if way == NAIVE:  # one by one
-            history, ids = (tf.repeat(x, candidates, axis=0) for x in (embedding(padded), padded))
-            pooled = layers[way]([tf.transpose(embedding(query), (1, 0, 2)), history, ids])
-            return tf.transpose(pooled, (1, 0, 2))
-        if way == "ragged":
-            return layers[way]([embedding(query), embedding(ragged)])
-        return layers[way]([embedding(query), embedding(padded), padded])
+    def one_by_one(query: Any, ids: Any) -> Any:
+        pooled = scored.call(NAIVE)(ops.transpose(query), ops.repeat(ids, candidates, axis=0))
+        return ops.transpose(pooled, (1, 0, 2))
 
-    forwards = {way: graph(way, partial(forward, way)) for way in layers}
+    forwards = {}
+    for way in scored.layers:
+        call: Callable[..., Any] = one_by_one if way == NAIVE else scored.call(way)
+        inputs = [ops.convert_to_tensor(query), history(way, ids)]
+        forwards[way] = forward_pass(way, call, scored.weights(way), inputs)
     check_equal(forwards)
     return forwards
 
@@ -39,10 +35,9 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     size = (5, 10, 4, 0.3) if options.quick else (500, 200, 64, 0.3)
     medians = interleaved_medians(ways(*size), options.runs)
     naive = medians.pop(NAIVE)
-    cells = [cell([naive / t], TARGETS.get(way, ())) for way, t in medians.items()]
     yield Table(
         "A forward pass for one user: `[candidates (1, queries, dim), history (1, time, dim)]`"
         " against the naive layer, whose batch holds the user's history once for each candidate.",
         ["queries, time, dim, fill", *medians],
-        [[", ".join(map(str, size)), *cells]],
+        [[", ".join(map(str, size)), *(cell([naive / t]) for t in medians.values())]],
     )

@@ -1,4 +1,4 @@
-"""Section `fit`: a whole DIN trained on MovieLens, in examples per second, against DeepCTR's DIN.
+"""Section `fit`: a whole DIN trained on MovieLens, in examples per second, against the peers' DIN.
 
 Each model lives in a process of its own, `fit_worker.py`, and they take turns epoch by epoch.
 """
@@ -16,15 +16,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from backends import BACKEND, WAYS
 from report import Table, cell
 from tqdm import trange
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
 from studies.data import held_out, load, questions
 
-DEEPCTR = "DeepCTR"
-WAYS = ("padded", "padded, XLA", "padded, skip_padding", "ragged")
-TARGETS = {"padded": [2.0], "padded, XLA": [2.0], "ragged": [3.0]}
+# By peer: what pip installs, and the package whose version is the one of this environment.
+PEERS = {
+    "DeepCTR": ("deepctr==0.9.4", "tensorflow"),
+    "torch-rechub": ("torch-rechub==0.9.0", "torch"),
+}
 BATCH, HISTORY = 512, 50
 
 
@@ -47,14 +50,17 @@ def write_data(file: Path, batches: int, limit: int | None) -> int:
     return len(asked.label)
 
 
-def deepctr_python(folder: Path) -> Path:
-    """Return the interpreter of an environment with DeepCTR, which is made if there is none."""
-    python = folder / "bin" / "python"
+def peer_python(peer: str, folder: Path) -> Path:
+    """Return the interpreter of an environment with a peer, which is made if there is none."""
+    python = folder / peer.lower() / "bin" / "python"
     if not python.exists():
-        print(f"making {folder} ...", file=sys.stderr, flush=True)
-        venv.create(folder, with_pip=True)
-        tensorflow = importlib.metadata.version("tensorflow")
-        packages = ["deepctr==0.9.4", f"tensorflow=={tensorflow}", f"tf-keras~={tensorflow}"]
+        print(f"making {python.parents[1]} ...", file=sys.stderr, flush=True)
+        venv.create(python.parents[1], with_pip=True)
+        package, backend = PEERS[peer]
+        version = importlib.metadata.version(backend)
+        packages = [package, f"{backend}=={version}"]
+        if backend == "tensorflow":
+            packages.append(f"tf-keras~={version}")
         subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     return python
 
@@ -69,7 +75,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "TF_USE_LEGACY_KERAS": "1" if way == DEEPCTR else "0"},
+            env={**os.environ, "TF_USE_LEGACY_KERAS": "1" if way in PEERS else "0"},
         )
 
     def epoch(self) -> float:
@@ -84,10 +90,11 @@ class Worker:
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Train in turns."""
     batches, epochs = (1, 1) if options.quick else (40, max(3, options.runs // 4))
-    ways = ("ragged",) if options.quick else WAYS
+    ways = WAYS[-1:] if options.quick else WAYS
     pythons = {way: Path(sys.executable) for way in ways}
-    if options.deepctr:
-        pythons = {DEEPCTR: deepctr_python(options.deepctr), **pythons}
+    if options.peers:
+        peers = [p for p, (_, backend) in PEERS.items() if backend in ("tensorflow", BACKEND)]
+        pythons = {peer: peer_python(peer, options.peers) for peer in peers} | pythons
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         data = Path(folder, "data.npz")
         count = write_data(data, batches, limit=20 if options.quick else None)
@@ -101,14 +108,13 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
     # The first of each traces and compiles.
     rates = {way: count / statistics.median(times[1:]) for way, times in seconds.items()}
     rows = [["examples per second", *(f"{rate:,.0f}" for rate in rates.values())]]
-    if DEEPCTR in rates:
-        base = rates[DEEPCTR]
-        ratios = [cell([rate / base], TARGETS.get(way, ())) for way, rate in rates.items()]
-        rows.append(["ours / DeepCTR", *ratios])
+    for peer in [name for name in PEERS if name in rates]:
+        rows.append([f"as a share of {peer}'s", *(cell([r / rates[peer]]) for r in rates.values())])
     yield Table(
         f"`fit` on {count:,} ratings: user, film, first genre, and the histories of both"
         f" ({HISTORY}); batch {BATCH}, embeddings of 16, attention 80-40 with Dice, then 128-64."
-        " DeepCTR 0.9.4 runs with legacy Keras.",
+        " DeepCTR 0.9.4 runs with TensorFlow and legacy Keras; torch-rechub 0.9.0 with PyTorch and"
+        " its own trainer, which is given whole batches.",
         ["", *rates],
         rows,
     )

@@ -14,7 +14,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import tensorflow as tf
 
 BATCH = 512
 UNITS = 16
@@ -46,6 +45,39 @@ def deepctr_fit(data: Data) -> Callable[[], Any]:
     renamed = {name.replace("history", "hist"): column for name, column in data.items()}
     batches = _batches(renamed)
     return lambda: model.fit(batches, shuffle=False, verbose=0)
+
+
+def torch_rechub_fit(data: Data) -> Callable[[], Any]:
+    """Return an epoch of torch-rechub's DIN."""
+    import torch
+    from torch_rechub.basic.features import SequenceFeature, SparseFeature
+    from torch_rechub.models.ranking import DIN
+    from torch_rechub.trainers import CTRTrainer
+
+    sizes = dict(zip(("user", "movie", "genre"), data.pop("sizes").tolist(), strict=True))
+    candidate = [SparseFeature(name, sizes[name], UNITS) for name in ("movie", "genre")]
+    history = [
+        SequenceFeature(
+            f"history_{x.name}", x.vocab_size, UNITS, "concat", shared_with=x.name, padding_idx=0
+        )
+        for x in candidate
+    ]
+    model = DIN(
+        [SparseFeature("user", sizes["user"], UNITS)],
+        history,
+        candidate,
+        mlp_params={"dims": [128, 64]},
+        attention_mlp_params={"dims": [80, 40], "activation": "dice", "use_softmax": True},
+    )
+    trainer = CTRTrainer(model, optimizer_params={"lr": 1e-3})
+    columns = {name: torch.as_tensor(column) for name, column in data.items()}
+    label = columns.pop("label")
+    # Whole batches: its own loader collects them row by row.
+    batches = [
+        ({name: x[i : i + BATCH] for name, x in columns.items()}, label[i : i + BATCH])
+        for i in range(0, len(label), BATCH)
+    ]
+    return lambda: trainer.train_one_epoch(batches)
 
 
 def our_fit(data: Data, way: str) -> Callable[[], Any]:
@@ -81,7 +113,12 @@ def our_fit(data: Data, way: str) -> Callable[[], Any]:
 
 
 def _batches(data: Data, ragged: bool = False) -> Any:
-    """Return a tf.data set; Keras itself takes ragged tensors apart row by row, which is slow."""
+    """Return a tf.data set, on every backend.
+
+    Keras itself takes ragged tensors apart row by row, which is slow.
+    """
+    import tensorflow as tf
+
     columns = {name: tf.constant(x if x.ndim == 2 else x[:, None]) for name, x in data.items()}
     del columns["sizes"]
 
@@ -107,7 +144,8 @@ def main() -> None:
     way, file = sys.argv[1:]
     with np.load(file) as arrays:
         data = dict(arrays)
-    epoch = deepctr_fit(data) if way == "DeepCTR" else our_fit(data, way)
+    peers = {"DeepCTR": deepctr_fit, "torch-rechub": torch_rechub_fit}
+    epoch = peers[way](data) if way in peers else our_fit(data, way)
     for _ in sys.stdin:
         start = time.perf_counter()
         epoch()

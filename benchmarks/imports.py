@@ -39,7 +39,7 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
         " better.",
         ["", "keras", "din_layers", "ratio"],
         [
-            ["seconds", *(f"{medians[module]:.2f}" for module in modules), cell([ratio], [1.1])],
+            ["seconds", *(f"{medians[module]:.2f}" for module in modules), cell([ratio])],
             ["modules", *(str(counts[module]) for module in modules), ""],
         ],
     )

@@ -5,25 +5,23 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from attention import compiled
+from backends import NAIVE, WAYS
 from report import Table, cell
 from tqdm import tqdm
-
-TARGETS = {"padded": [3.0], "ragged": [3.0]}
 
 
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Run each way in a process of its own."""
     shape = (2, 30, 4, 0.2) if options.quick else (128, 1000, 64, 0.2)
-    ways = ["naive", "padded", "padded, XLA", "padded, skip_padding", "ragged"]
-    ways = ways[::4] if options.quick else ways
+    ways = [NAIVE, *WAYS[-1:]] if options.quick else [NAIVE, *WAYS]
     peaks = {}
     for way in tqdm(ways, unit="process", leave=False):
         command = [sys.executable, __file__, way, *map(str, shape)]
         run = subprocess.run(command, check=True, capture_output=True, text=True)
         peaks[way] = float(run.stdout)
-    ratios = [cell([peaks["naive"] / p], TARGETS.get(way, ())) for way, p in peaks.items()]
+    ratios = [cell([peaks[NAIVE] / peak]) for peak in peaks.values()]
     yield Table(
         f"A training step, batch, time, dim, fill = {', '.join(map(str, shape))}: the most memory"
         " that it takes beyond what the process holds before it.",
@@ -34,15 +32,10 @@ def measure(options: argparse.Namespace) -> Iterator[Table]:
 
 def peak_of_step(way: str, shape: tuple[int, int, int, float]) -> float:
     """Return in MiB how far a training step lifts the peak of this process."""
-    from attention import graph, training_step, ways
-
-    def step(shape: tuple[int, int, int, float]) -> Any:
-        return graph(way, training_step(*ways(shape)[way]))
-
-    step((2, 30, 4, 0.2))()  # what TensorFlow needs for a first function is not the step's
-    long_step = step(shape)
+    compiled((2, 30, 4, 0.2))[1][way]()  # what the backend needs for a first function
+    step = compiled(shape)[1][way]
     before = _memory("VmRSS")
-    long_step()
+    step()
     return max(_memory("VmHWM") - before, 1.0)
 
 

@@ -1,4 +1,4 @@
-"""Section `pooling`: pooling, weighting and Dice against what a Keras user writes without them.
+"""Section `pooling`: pooling, weighting, AUGRU and Dice against what a Keras user writes instead.
 
 The others are the shortest correct expressions over finite padding; ours also keep NaN in the
 padding and empty histories harmless.
@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from backends import HOW, RAGGED, WAYS, forward_pass, training_step
 from keras import layers, ops
 from report import Table, cell, interleaved_medians
 from tqdm import tqdm
@@ -37,7 +37,6 @@ KERAS_POOLS: dict[str, Forward] = {
         / ops.sqrt(ops.sum(ops.cast(mask, x.dtype), axis=1))[:, None, None]
     ),
 }
-RAGGED_POOLS = {"mean": tf.reduce_mean, "sum": tf.reduce_sum, "max": tf.reduce_max}
 KERAS_WEIGHTS: dict[str | None, Forward] = {
     # Keras's layer leaves equal shares in the padding of an empty row.
     "softmax": lambda mask, weights: _only(mask, layers.Softmax()(weights, mask=mask)),
@@ -57,30 +56,47 @@ def pairs(
     """Yield what is compared: its name, Keras's, ours, their inputs."""
     rng = np.random.default_rng(0)
     lengths = rng.binomial(time, fill, batch).clip(1)
-    x = tf.constant(rng.normal(size=(batch, time, dim)), tf.float32)
-    mask = tf.sequence_mask(lengths, time)
-    weights = tf.constant(rng.uniform(size=(batch, time)), tf.float32)
-    ragged, ragged_weights = (tf.RaggedTensor.from_tensor(t, lengths) for t in (x, weights))
+    x = ops.convert_to_tensor(rng.normal(size=(batch, time, dim)).astype("float32"))
+    mask = ops.convert_to_tensor(np.arange(time) < lengths[:, None])
+    weights = ops.convert_to_tensor(rng.uniform(size=(batch, time)).astype("float32"))
     for name, pools in KERAS_POOLS.items():
         layer = din_layers.SequencePoolingLayer(name)
         yield f"pooling, {name}", pools, _with_mask(layer), [x, mask]
-        if name in RAGGED_POOLS:
-            reduce = partial(RAGGED_POOLS[name], axis=1, keepdims=True)
-            yield f"pooling, {name}, ragged", reduce, layer, [ragged]
     for how, normalise in KERAS_WEIGHTS.items():
         ours = _weighs(din_layers.WeightedSequenceLayer(how))
         yield f"weighting, {how}", _keras_weighs(normalise), ours, [x, weights, mask]
+    if RAGGED in WAYS:
+        yield from ragged_pairs(x, weights, lengths)
+    gru, augru = layers.GRU(dim), din_layers.AUGRU(dim)
+    gru(x), augru([x, weights])
+    yield (
+        "AUGRU",
+        lambda x, weights, mask: gru(x * weights[..., None], mask=mask),
+        lambda x, weights, mask: augru([x, weights], mask=mask),
+        [x, weights, mask],
+    )
+    rows = ops.reshape(x, (-1, dim))
+    yield "Dice, inference", *_activations(rows, training=False), [rows]
+    yield "Dice, training", *_activations(rows, training=True), [rows]
+    yield "Dice, training, mask", *_activations(x, training=True), [x, mask]
+
+
+def ragged_pairs(
+    x: Any, weights: Any, lengths: Any
+) -> Iterator[tuple[str, Forward, Forward, list[Any]]]:
+    import tensorflow as tf
+
+    ragged, weights = (tf.RaggedTensor.from_tensor(t, lengths) for t in (x, weights))
+    for name in ("mean", "sum", "max"):
+        reduce = partial(getattr(tf, f"reduce_{name}"), axis=1, keepdims=True)
+        yield f"pooling, {name}, ragged", reduce, din_layers.SequencePoolingLayer(name), [ragged]
     plain = din_layers.WeightedSequenceLayer(None)
     yield (
         "weighting, None, ragged",
         lambda x, weights: x.values * weights.values[:, None],
         lambda x, weights: plain([x, weights]).values,
-        [ragged, ragged_weights],
+        [ragged, weights],
     )
-    rows = tf.reshape(x, (-1, dim))
-    yield "Dice, inference", *_activations(rows, training=False), [rows]
-    yield "Dice, training", *_activations(rows, training=True), [rows]
-    yield "Dice, training, mask", *_activations(x, training=True), [x, mask]
 
 
 def _with_mask(layer: keras.Layer) -> Forward:
@@ -107,34 +123,21 @@ def _activations(x: Any, training: bool) -> tuple[Forward, Forward]:
     )
 
 
-def compiled(forward: Forward, inputs: list[Any]) -> tuple[Callable[[], Any], Callable[[], Any]]:
-    """Return a forward pass, and one with the gradients of the float inputs."""
-
-    def step() -> Any:
-        floats = [getattr(x, "values", x) for x in inputs if x.dtype == tf.float32]
-        with tf.GradientTape() as tape:
-            tape.watch(floats)
-            loss = tf.reduce_sum(tf.square(forward(*inputs)))
-        return tape.gradient(loss, floats)
-
-    forward_pass = tf.function(lambda: forward(*inputs), autograph=False)
-    return forward_pass, tf.function(step, autograph=False)
-
-
 def measure(options: argparse.Namespace) -> Iterator[Table]:
     """Measure forward passes and gradients."""
     size = (4, 5, 3, 0.5) if options.quick else (512, 50, 64, 0.3)
     rows = []
     for name, other, ours, inputs in tqdm(list(pairs(*size)), unit="layer", leave=False):
         cells = []
-        for kinds in zip(compiled(other, inputs), compiled(ours, inputs), strict=True):
+        for build in (forward_pass, training_step):
+            kinds = [build("", call, [], inputs) for call in (other, ours)]
             medians = interleaved_medians(dict(enumerate(kinds)), 4 * options.runs)
             cells.append(medians[0] / medians[1])
-        rows.append([name, cell(cells, () if name.startswith("Dice") else (1, 1))])
+        rows.append([name, cell(cells)])
     yield Table(
-        f"Batch, time, dim, fill = {', '.join(map(str, size))}, in a plain graph, against"
+        f"Batch, time, dim, fill = {', '.join(map(str, size))}, {HOW}, against"
         " GlobalAveragePooling1D, GlobalMaxPooling1D over a `where`, Softmax, `keras.ops`, the"
-        " reductions of ragged tensors, and BatchNormalization + PReLU; forward pass / with"
+        " reductions of ragged tensors, GRU, and BatchNormalization + PReLU; forward pass / with"
         " gradients.",
         ["", "forward / train"],
         rows,

@@ -1,7 +1,6 @@
 """Medians, tables of them, and the Markdown file that they are kept in."""
 
 import datetime
-import os
 import platform
 import statistics
 import time
@@ -14,8 +13,8 @@ _INTRODUCTION = """\
 # Benchmarks
 
 Ratios of medians of interleaved runs: the other's time / our time, so larger is better, unless a
-table says otherwise. Targets are in brackets. `python benchmarks/run.py` makes this file; each
-section says how it was made.
+table says otherwise. `python benchmarks/run.py` makes this file, on JAX and PyTorch with
+`KERAS_BACKEND` set; each section says how it was made.
 """
 
 
@@ -52,20 +51,18 @@ class Table(NamedTuple):
         return "\n".join([self.note, "", *(f"| {' | '.join(cells)} |" for cells in lines)])
 
 
-def cell(values: Sequence[float], targets: Sequence[float] = ()) -> str:
+def cell(values: Sequence[float]) -> str:
     """Word ratios, such as those of the forward pass and of the training step."""
-    words = " / ".join(f"{value:.2f}" for value in values)
-    return f"{words} ({' / '.join(f'{target:g}' for target in targets)})" if targets else words
+    return " / ".join(f"{value:.2f}" for value in values)
 
 
 def versions() -> str:
     """Return one line on what the numbers were measured with."""
-    packages = {"din-layers": "din_layers", "Keras": "keras", "TensorFlow": "tensorflow"}
-    packages["NumPy"] = "numpy"
+    from backends import BACKEND, NAME, device
+
+    packages = {"din-layers": "din_layers", "Keras": "keras", NAME: BACKEND, "NumPy": "numpy"}
     found = [f"{name} {import_module(of).__version__}" for name, of in packages.items()]
-    found += [f"Python {platform.python_version()}", f"{os.cpu_count()} cores"]
-    devices = import_module("tensorflow").config.list_physical_devices()
-    return ", ".join([*found, f"devices {'/'.join(sorted({x.device_type for x in devices}))}"])
+    return ", ".join([*found, f"Python {platform.python_version()}", device()])
 
 
 def section_text(heading: str, tables: Iterable[Table], settings: str) -> str:

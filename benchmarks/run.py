@@ -2,12 +2,13 @@
 
     pip install -e ".[examples]"
     python benchmarks/run.py                          # everything, in about ten minutes
+    KERAS_BACKEND=jax python benchmarks/run.py        # the same on JAX; so also on torch
     python benchmarks/run.py --only attention fit     # some sections
-    python benchmarks/run.py --deepctr runs/deepctr   # also DeepCTR, in an environment of its own
+    python benchmarks/run.py --peers runs             # also DeepCTR and torch-rechub
 
 Prints one table for each section and writes it to `benchmarks/results.md` as soon as it is
 measured, in the place of the section's former numbers; so what was interrupted goes on with
-`--only`. Each section is the file of its name in this folder.
+`--only`. Each section is the file of its name in this folder. `accelerator.sh` measures on a GPU.
 """
 
 import argparse
@@ -24,10 +25,11 @@ from tqdm import tqdm
 SECTIONS = {
     "attention": "the attention against the layer as it is commonly written",
     "candidates": "many candidates against one history",
+    "labels": "training with many labels for one history",
     "padding": "what more padding costs",
-    "pooling": "pooling, weighting and Dice against what Keras has",
+    "pooling": "pooling, weighting, AUGRU and Dice against what Keras has",
     "ids": "VocabLayer and HashLayer against Keras's StringLookup, IntegerLookup and Hashing",
-    "fit": "`fit` of a whole DIN on MovieLens, against DeepCTR's",
+    "fit": "`fit` of a whole DIN on MovieLens, against DeepCTR's and torch-rechub's",
     "memory": "peak memory of a training step over long histories",
     "imports": "`import din_layers` against `import keras`",
 }
@@ -42,8 +44,8 @@ def parser() -> argparse.ArgumentParser:
     add, every = result.add_argument, list(SECTIONS)
     add("--only", nargs="+", choices=every, default=every, metavar="SECTION", help="to measure")
     add("--runs", type=int, default=20, help="that a median is taken of")
-    deepctr = "environment with DeepCTR for `fit`, made with pip (2 GB) if there is none"
-    add("--deepctr", type=Path, metavar="DIR", help=deepctr)
+    peers = "folder of environments with the others' DIN for `fit`, made with pip if it has none"
+    add("--peers", type=Path, metavar="DIR", help=peers)
     add("--quick", action="store_true", help="tiny sizes, to see that it runs")
     results = Path(__file__).with_name("results.md")
     add("--out", type=Path, default=results, metavar="FILE", help="where the tables go")
@@ -57,14 +59,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error(f"argument --runs: must be at least 1, not {options.runs}")
     if not options.out.absolute().parent.is_dir():
         parser().error(f"argument --out: no folder {options.out.absolute().parent}")
-    headings = {name: f"{name}: {what}" for name, what in SECTIONS.items()}
+    from backends import NAME, NAMES  # only now, since this imports TensorFlow, JAX or PyTorch
+
+    headings = {
+        (name, on): f"{name} on {on}: {what}" for name, what in SECTIONS.items() for on in NAMES
+    }
     with tqdm([name for name in SECTIONS if name in options.only], leave=False) as progress:
         for name in progress:
             progress.set_description(name)
-            # Only now, since the sections import TensorFlow.
             tables = list(importlib.import_module(name).measure(options))
-            text = section_text(headings[name], tables, f"--runs {options.runs}")
-            update(options.out, headings[name], text, list(headings.values()))
+            heading = headings[name, NAME]
+            text = section_text(heading, tables, f"--runs {options.runs}")
+            update(options.out, heading, text, list(headings.values()))
             progress.write(text)
     print(f"wrote {options.out}", file=sys.stderr)
 

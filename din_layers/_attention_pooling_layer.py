@@ -22,9 +22,11 @@ from din_layers._checks import (
 )
 from din_layers._dice import Dice
 from din_layers._events import Events
-from din_layers._inputs import InputNames
+from din_layers._history import History
+from din_layers._inputs import InputNames, Inputs
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
 from din_layers._sequence_layer import SequenceLayer
+from din_layers._sources import check_mask
 from din_layers._tensors import wide_dtype
 
 
@@ -47,9 +49,10 @@ class AttentionPoolingLayer(SequenceLayer):
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
         skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone, on TensorFlow and PyTorch. It pays where at most half of the positions are
-            valid. The number of events varies, which XLA cannot compile: TensorFlow's `fit` stays
-            a plain graph. On JAX and under `torch.compile` the padding is computed.
+            alone. It pays where at most half of the positions are valid. The number of events
+            varies: TensorFlow's `fit` stays a plain graph, and JAX compiles a program for each of
+            a few numbers, which takes several times as long. Under `torch.compile` the padding is
+            computed.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -61,6 +64,9 @@ class AttentionPoolingLayer(SequenceLayer):
         bias_constraint: Constraint of all biases.
         mask_required: Whether dense keys that come without `lengths`, `ids` or a mask are a
             ValueError.
+        use_query_mask: Whether, with `mode="sum"`, the mask of `query` goes on to the next layer,
+            and padded queries stay out of batch statistics. It is `False` out of a file of a
+            version before 0.5, which did neither.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
@@ -70,7 +76,8 @@ class AttentionPoolingLayer(SequenceLayer):
         return_attention_scores: Whether to return `(output, scores)`.
         {validity}
 
-    The mask of `query` is not used: every query gets its result.
+    Every query gets its result; in training those that are padding, whose loss does not count,
+    get another one where the activation masks its output, as `Dice` does.
 
     Cost:
         Dense keys cost what batch x time positions cost, padding included; ragged ones, or
@@ -79,11 +86,11 @@ class AttentionPoolingLayer(SequenceLayer):
         computed once for all queries. `python benchmarks/run.py` measures it.
 
     Output shape:
-        `mode="sum"`: (batch, queries, dim), without a mask. `mode="sequence"`:
-        (batch, time, dim), ragged if `keys` is, zero at invalid positions; the mask goes on to
-        the next layer. The scores are dense, (batch, queries, time), zero at invalid positions;
-        they are the weights after normalisation and dropout. All have the compute dtype. A
-        history without valid events gives zeros.
+        `mode="sum"`: (batch, queries, dim); the mask of `query` goes on to the next layer.
+        `mode="sequence"`: (batch, time, dim), ragged if `keys` is, zero at invalid positions; the
+        mask of `keys` goes on. The scores are dense, (batch, queries, time), zero at invalid
+        positions; they are the weights after normalisation and dropout. All have the compute
+        dtype. A history without valid events gives zeros.
 
     Raises:
         ValueError: An argument out of range, a wrong shape, or no mask with `mask_required=True`.
@@ -130,8 +137,10 @@ class AttentionPoolingLayer(SequenceLayer):
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
         mask_required: bool = False,
+        use_query_mask: bool = True,
         **kwargs: Any,
     ) -> None:
+        dense_layers = kwargs.pop("dense_layers", None)  # out of the config of a quantized layer
         super().__init__(hist_mask_value, mask_required, **kwargs)
         self.att_hidden_units = _check_units(att_hidden_units)
         self.att_activation = _get_activation(att_activation)
@@ -139,8 +148,8 @@ class AttentionPoolingLayer(SequenceLayer):
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
         self.scale = check_bool("scale", scale)
         self.skip_padding = check_bool("skip_padding", skip_padding)
-        # How many events there are is known at run time only, which XLA cannot compile. Elsewhere
-        # the layer computes the padding where that matters.
+        self.use_query_mask = check_bool("use_query_mask", use_query_mask)
+        # How many events there are is known at run time only, which XLA cannot compile.
         self.supports_jit = not (self.skip_padding and _backend.backend() == "tensorflow")
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         largest = _backend.largest_seed()
@@ -151,10 +160,18 @@ class AttentionPoolingLayer(SequenceLayer):
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.kernel_constraint = keras.constraints.get(kernel_constraint)
         self.bias_constraint = keras.constraints.get(bias_constraint)
+        # The names are those of the weights, and without them Keras would count.
+        *hidden, last = [
+            *(self._dense(units, f"hidden_{i}") for i, units in enumerate(self.att_hidden_units)),
+            self._dense(1, "score"),
+        ]
+        if dense_layers:
+            *hidden, last = map(_with_changes, [*hidden, last], dense_layers)
         # No underscore: the name is the path of the weights in files.
         self.unit = LocalActivationUnit(
-            [(self._dense(units), self._activation()) for units in self.att_hidden_units],
-            self._dense(1),
+            [(dense, self._activation(f"activation_{i}")) for i, dense in enumerate(hidden)],
+            last,
+            name="unit",
             dtype=self.dtype_policy,
         )
         if not self.trainable:  # out of a config, whose inner layers were made just now
@@ -166,9 +183,10 @@ class AttentionPoolingLayer(SequenceLayer):
     def _keeps_time(self, sequence: Tensor) -> bool:
         return bool(self.mode == "sequence")
 
-    def _dense(self, units: int) -> keras.layers.Dense:
+    def _dense(self, units: int, name: str) -> keras.layers.Dense:
         return keras.layers.Dense(
             units,
+            name=name,
             # An initializer gives the same values each time: every layer needs its own.
             kernel_initializer=_copy(self.kernel_initializer),
             bias_initializer=_copy(self.bias_initializer),
@@ -179,11 +197,11 @@ class AttentionPoolingLayer(SequenceLayer):
             dtype=self.dtype_policy,
         )
 
-    def _activation(self) -> Activation:
+    def _activation(self, name: str) -> Activation:
         if self.att_activation == "dice":
-            return Dice(dtype=self.dtype_policy)
+            return Dice(name=name, dtype=self.dtype_policy)
         if isinstance(self.att_activation, keras.Layer):
-            layer: Activation = _copy(self.att_activation, dtype=self.dtype_policy)
+            layer: Activation = _copy(self.att_activation, name=name, dtype=self.dtype_policy)
             return layer
         function: Activation = self.att_activation
         return function
@@ -193,29 +211,51 @@ class AttentionPoolingLayer(SequenceLayer):
         self._dim = self._check_shapes(shapes)
         self.unit.build((None, self._dim))
 
-    def call(self, inputs: Any, mask: Any = None, return_attention_scores: bool = False) -> Any:
+    def enable_lora(self, rank: int, **kwargs: Any) -> None:
+        """Freeze the kernels and train matrices of a low rank beside them.
+
+        Args:
+            rank: The rank.
+            **kwargs: As in `keras.layers.Dense.enable_lora`.
+        """
+        for dense in self.unit.dense_layers:
+            dense.enable_lora(rank, **kwargs)
+
+    def call(
+        self,
+        inputs: Any,
+        mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
+    ) -> Any:
         given = self._checked(inputs, mask)
         history = self._history(given)
         # A query of a row without events decides nothing: were it NaN, the gradients would be.
         query = _backend.same_sizes("query", given.tensors["query"], given.sequence, axes=1)
+        if self.mode == "sequence":
+            query = _backend.single("query", query)
         query = history.where_events(ops.cast(query, self.compute_dtype))
         if self.skip_padding:
             history = history.packed()
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
         events = history.events("keys", given.sequence, wide_dtype(self.compute_dtype)).filled(1.0)
-        weights = self._weights(events, query)
+        weights = self._weights(events, query, self._query_mask(given), training)
         output = ops.cast(self._pool(events, weights), self.compute_dtype)
         if not return_attention_scores:
             return output
         scores = ops.transpose(weights.padded(), (0, 2, 1))
         return output, ops.cast(scores, self.compute_dtype)
 
-    def _weights(self, events: Events, query: Tensor) -> Events:
-        dtype = events.values.dtype
+    def _weights(self, events: Events, query: Tensor, valid: Tensor, training: Any) -> Events:
+        dtype, history = events.values.dtype, events.history
+
+        def unit_scores(values: Tensor, query: Tensor, history: History) -> Tensor:
+            return self.unit.scores(values, query, history, valid, training)
 
         def score(values: Tensor) -> Tensor:
-            scores = ops.cast(self.unit(values, query=query, history=events.history), dtype)
+            values = ops.cast(values, self.compute_dtype)
+            scores = ops.cast(history.apply(self.unit, unit_scores, values, query), dtype)
             return scores / ops.sqrt(ops.cast(self._dim, dtype)) if self.scale else scores
 
         scores = events.map(score)
@@ -227,11 +267,15 @@ class AttentionPoolingLayer(SequenceLayer):
     def _pool(self, events: Events, weights: Events) -> Tensor:
         if self.mode == "sum":
             return weights.weighted_sum(events)
-        # There is one query: its axis gives way to that of `dim`.
-        return events.times(weights).restored()
+        # There is one query: its axis gives way to that of `dim`. A graph may not know it is one.
+        return events.times(weights.map(lambda values: values[..., :1])).restored()
 
     def compute_output_spec(
-        self, inputs: Any, mask: Any = None, return_attention_scores: bool = False
+        self,
+        inputs: Any,
+        mask: Any = None,
+        return_attention_scores: bool = False,
+        training: bool | None = None,
     ) -> Any:
         given = self._checked(inputs, mask)
         output = self._output_spec(given)
@@ -239,6 +283,23 @@ class AttentionPoolingLayer(SequenceLayer):
             return output
         shape = (output.shape[0], given.tensors["query"].shape[1], given.sequence.shape[1])
         return output, keras.KerasTensor(shape, self.compute_dtype)
+
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """Return the mask of what the output has the axis of: the events or the queries."""
+        if self.mode == "sequence":
+            return super().compute_mask(inputs, previous_mask)
+        return self._query_mask(self._checked(inputs, previous_mask))
+
+    def _query_mask(self, given: Inputs) -> Tensor:
+        used = self.use_query_mask and self.mode == "sum"
+        return given.other_masks.get("query") if used else None
+
+    def _checked(self, inputs: Any, mask: Any, **keywords: Any) -> Inputs:
+        given = super()._checked(inputs, mask, **keywords)
+        if "query" in given.other_masks:
+            query = (tuple(given.tensors["query"].shape), "batch queries dim")
+            check_mask(given.other_masks["query"], "batch queries", {"query": query})
+        return given
 
     def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
         query, keys = shapes["query"], shapes["keys"]
@@ -250,21 +311,23 @@ class AttentionPoolingLayer(SequenceLayer):
         if is_ragged(query):
             raise TypeError(message("query", "must be dense", query_shape=query.shape))
         check_numeric("query", query)
+        shapes = {f"{name}_shape": tuple(x.shape) for name, x in tensors.items()}
         self._check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
+        if self.mode == "sequence" and _backend.known_size(query, 1) not in (1, None):
+            expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
+            raise ValueError(message("query", expected, **shapes))
 
     def _check_shapes(self, shapes: dict[str, Shape]) -> int:
         """Return the `dim` of query and keys."""
         query, keys = shapes["query"], shapes["keys"]
         check_axes(query=(query, "batch queries dim"), keys=(keys, "batch time dim"))
-        dim = self._known_dim({"keys": keys, "query": query})
-        if self.mode == "sequence" and query[1] not in (1, None):
-            expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
-            raise ValueError(message("query", expected, query_shape=query, keys_shape=keys))
-        return dim
+        return self._known_dim({"keys": keys, "query": query})
 
     def get_config(self) -> dict[str, Any]:
+        changes = [_changes(dense) for dense in self.unit.dense_layers]
         return {
             **super().get_config(),
+            **({"dense_layers": changes} if any(changes) else {}),
             "att_hidden_units": list(self.att_hidden_units),
             "att_activation": self.att_activation
             if self.att_activation == "dice"
@@ -273,6 +336,7 @@ class AttentionPoolingLayer(SequenceLayer):
             "mode": self.mode,
             "scale": self.scale,
             "skip_padding": self.skip_padding,
+            "use_query_mask": self.use_query_mask,
             "dropout": self.dropout,
             "seed": self.seed,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
@@ -282,6 +346,12 @@ class AttentionPoolingLayer(SequenceLayer):
             "kernel_constraint": keras.constraints.serialize(self.kernel_constraint),
             "bias_constraint": keras.constraints.serialize(self.bias_constraint),
         }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AttentionPoolingLayer":
+        # What a model was trained on, it goes on with.
+        layer: AttentionPoolingLayer = super().from_config({"use_query_mask": False, **config})
+        return layer
 
 
 def _check_units(units: Any) -> tuple[int, ...]:
@@ -294,7 +364,10 @@ def _check_units(units: Any) -> tuple[int, ...]:
 def _get_activation(identifier: Any) -> Any:
     if isinstance(identifier, str) and identifier == "dice":
         return identifier
-    expected = 'must be "dice", a Keras layer, or an activation that Keras knows'
+    expected = (
+        'must be "dice", a Keras layer such as `keras.layers.PReLU()`, or the name or function of '
+        "an activation in `keras.activations`"
+    )
     if isinstance(identifier, type):
         raise TypeError(message("att_activation", expected, att_activation=identifier))
     try:
@@ -303,6 +376,18 @@ def _get_activation(identifier: Any) -> Any:
         if identifier and isinstance(identifier, dict):
             raise  # out of a saved file: Keras says what is wrong with it, `safe_mode` for one
         raise ValueError(message("att_activation", expected, att_activation=identifier)) from error
+
+
+def _changes(dense: keras.layers.Dense) -> dict[str, Any]:
+    """Return what `quantize` and `enable_lora` change of a layer's config."""
+    config = dense.get_config()
+    names = ["quantization_config", "lora_rank", "lora_alpha"]
+    names += ["dtype"] if dense.quantization_mode else []
+    return {name: config[name] for name in names if config.get(name)}
+
+
+def _with_changes(dense: keras.layers.Dense, changes: dict[str, Any]) -> keras.layers.Dense:
+    return _copy(dense, **changes) if changes else dense
 
 
 def _copy(original: Any, **overrides: Any) -> Any:

@@ -170,6 +170,7 @@ class AUGRU(SequenceLayer):
             kernel_constraint=kernel_constraint,
             recurrent_constraint=recurrent_constraint,
             bias_constraint=bias_constraint,
+            name="cell",
             dtype=self.variable_dtype,
         )
         # No underscore: the name is the path of the weights in files.
@@ -177,6 +178,7 @@ class AUGRU(SequenceLayer):
             cell,
             return_sequences=self.return_sequences,
             return_state=True,
+            name="rnn",
             dtype=self.variable_dtype,
         )
 

@@ -4,6 +4,9 @@ Ragged tensors and strings need TensorFlow. Every backend is imported where it i
 works without the others.
 """
 
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,6 +15,11 @@ from keras import ops
 from din_layers._checks import message
 
 Tensor = Any
+Way = Callable[..., Tensor]
+
+# Of all positions, the shares that `capacities` has room for, and the least positions that pay.
+_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
+_FEW = 1024
 
 
 def backend() -> str:
@@ -67,6 +75,26 @@ def same_sizes(name: str, x: Tensor, sequence: Tensor, axes: int) -> Tensor:
         return tf.identity(x)
 
 
+def known_size(x: Tensor, axis: int) -> int | None:
+    """Return the size of an axis, None where it may be another one when a graph runs.
+
+    Where Keras asks for shapes alone, JAX has symbols for such sizes and PyTorch has made-up ones.
+    """
+    size = x.shape[axis]
+    made_up = backend() == "torch" and getattr(getattr(x, "device", None), "type", "") == "meta"
+    return size if isinstance(size, int) and not made_up else None
+
+
+def single(name: str, x: Tensor) -> Tensor:
+    """Return `x`, whose second axis must be 1; a graph of TensorFlow may see it when it runs."""
+    if backend() != "tensorflow" or x.shape[1] is not None:
+        return x
+    tf = tensorflow()
+    error = f"`{name}` must have shape (batch, 1, dim)."
+    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[1], 1, error)]):
+        return tf.identity(x)
+
+
 def largest_seed() -> int:
     """Return the largest seed that Keras's `SeedGenerator` takes."""
     return {"tensorflow": 2**63, "jax": 2**32}.get(backend(), 2**31) - 1
@@ -90,6 +118,35 @@ def _check_one_process() -> None:
     if several and (count := processes.get_world_size()) > 1:
         expected = "must be False: only TensorFlow and JAX synchronize replicas"
         raise ValueError(message("synchronized", expected, synchronized=True, processes=count))
+
+
+def can_normalize(x: Tensor) -> bool:
+    """Tell whether one operation normalizes, far faster than its parts would: on PyTorch."""
+    return backend() == "torch" and can_pack(x)
+
+
+def normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Normalize the last axis's channels of `x`; return also their means and variances."""
+    import torch
+
+    rows = x.reshape(-1, x.shape[-1])
+    # The operation multiplies before it subtracts the mean: around 0 that loses no digits.
+    mean = rows.detach().mean(0)
+    normalized, rest, scale = torch.native_batch_norm(
+        rows - mean, None, None, None, None, training=True, momentum=0.0, eps=epsilon
+    )
+    variance = (scale.pow(-2) - epsilon).clamp(min=0)
+    return normalized.reshape(x.shape), mean + rest, variance
+
+
+def map_valid(function: Callable[[Tensor], Tensor], x: Tensor, valid: Tensor) -> Tensor:
+    """Apply a function to the valid positions of `x` alone, on PyTorch; invalid ones give 0."""
+    if valid is None:
+        return function(x)
+    rows = x.reshape(-1, *x.shape[valid.ndim :])
+    index = valid.reshape(-1).nonzero()[:, 0]
+    result = function(rows.index_select(0, index))
+    return result.new_zeros(rows.shape).index_copy(0, index, result).reshape(x.shape)
 
 
 def replica() -> Any:
@@ -128,6 +185,13 @@ def maximum(x: Tensor, y: Tensor) -> Tensor:
 def matmul(x: Tensor, y: Tensor) -> Tensor:
     """Multiply matrices."""
     return x.matmul(y) if backend() == "torch" else ops.matmul(x, y)
+
+
+def scaled_kernels(query: Tensor, kernel: Tensor) -> Tensor:
+    """Scale the rows of a kernel (dim, units) by each query: (batch, dim, queries, units)."""
+    if backend() == "jax":  # whose gradients are then products, four times as fast as sums there
+        return ops.einsum("bqh,hu->bhqu", query, kernel)
+    return ops.expand_dims(ops.transpose(query, (0, 2, 1)), -1) * kernel[:, None, :]
 
 
 def divide_no_nan(x: Tensor, y: Tensor) -> Tensor:
@@ -177,11 +241,57 @@ def can_pack(valid: Tensor) -> bool:
     return backend() == "tensorflow"
 
 
-def places_of(valid: Tensor) -> Tensor:
-    """Return row and position of each valid event, (events, 2), in order."""
+def capacities(valid: Tensor) -> list[int]:
+    """Return how many events to have programs for where shapes are static; none: do not pack."""
+    if backend() != "jax" or not all(isinstance(size, int) for size in valid.shape):
+        return []  # sizes that `jax.export` does not know
+    positions = math.prod(valid.shape)
+    if positions < _FEW:
+        return []
+    return sorted({max(1, int(positions * share)) for share in _SHARES})
+
+
+def switch(index: Tensor, ways: Sequence[Way], layer: keras.Layer, *inputs: Tensor) -> Tensor:
+    """Return what one of some functions, each of which calls a layer, makes of inputs, on JAX."""
+    import jax
+
+    if not isinstance(index, jax.core.Tracer):  # eager: any shape may come
+        return ways[int(index)](*inputs)
+    variables = layer.variables
+
+    def run(way: Way, state: list[Tensor], *inputs: Tensor) -> Any:
+        # Whatever is traced here has to leave as a result, what the layer does on the side too.
+        scope = keras.StatelessScope(zip(variables, state, strict=True), collect_losses=True)
+        with scope:
+            before = [scope.get_current_value(variable) for variable in variables]
+            output = way(*inputs)
+            after = [scope.get_current_value(variable) for variable in variables]
+        return output, {i: x for i, x in enumerate(after) if x is not before[i]}, scope.losses
+
+    # The backward pass of a switch keeps in memory what it needs of every way, whichever ran:
+    # so let that be the inputs.
+    programs = [jax.checkpoint(partial(run, way)) for way in ways]
+    state = [variable.value for variable in variables]
+    output, new, losses = jax.lax.switch(index, programs, state, *inputs)
+    for i, value in new.items():
+        variables[i].assign(value)
+    for loss in losses:
+        layer.add_loss(loss)
+    return output
+
+
+def places_of(valid: Tensor, size: int | None = None) -> Tensor:
+    """Return row and position of each valid event, (events, 2), in order.
+
+    With a `size` there are so many, places of anything after those of the events.
+    """
     if backend() == "tensorflow":
         return tensorflow().where(valid)
-    return ops.stack(ops.nonzero(valid), axis=1)
+    if size is None:
+        return ops.stack(ops.nonzero(valid), axis=1)
+    import jax
+
+    return ops.stack(jax.numpy.nonzero(valid, size=size), axis=1)
 
 
 def take(x: Tensor, places: Tensor) -> Tensor:

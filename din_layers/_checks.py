@@ -108,6 +108,8 @@ def check_tensors(name: str, value: Any) -> None:
     """Check that a value, or all that is nested in it, is a tensor or an array."""
     leaves = keras.tree.flatten(value)
     if all(hasattr(x, "shape") for x in leaves):
+        if any(getattr(x.shape, "rank", 0) is None for x in leaves):  # in a graph of TensorFlow
+            raise ValueError(message(name, "must have a known rank", **{f"{name}_shape": None}))
         return
     missing = any(x is None for x in leaves)
     expected = "must hold no None" if missing else "must be a tensor or an array, or hold such"

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor, mean_of_replicas
 from din_layers._checks import (
     Shape,
@@ -120,14 +121,31 @@ class Dice(NumericLayer):
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor = None) -> Tensor:
         self._check(inputs, mask)
-        x = select(mask, ops.cast(inputs, wide_dtype(self.compute_dtype)))
-        if training and self.trainable:
-            mean, variance = self._batch_statistics(x, mask)
+        x = ops.cast(inputs, wide_dtype(self.compute_dtype))
+        batch_statistics = training and self.trainable
+        fuses = self.axis == -1 and not self.synchronized and _backend.can_normalize(x)
+        if batch_statistics and fuses:
+            result = _backend.map_valid(self._fused, x, mask)
         else:
-            mean, variance = self._as_channels(x, self.moving_mean, self.moving_variance)
+            x = select(mask, x)
+            if batch_statistics:
+                mean, variance = self._batch_statistics(x, mask)
+            else:
+                mean, variance = self._as_channels(x, self.moving_mean, self.moving_variance)
+            result = self._activated(x, (x - mean) * ops.rsqrt(variance + self.epsilon))
+        return ops.cast(result, self.compute_dtype)
+
+    def _activated(self, x: Tensor, normalized: Tensor) -> Tensor:
         (alpha,) = self._as_channels(x, self.alpha)
-        p = ops.sigmoid((x - mean) * ops.rsqrt(variance + self.epsilon))
-        return ops.cast(x * (alpha + p * (1 - alpha)), self.compute_dtype)
+        return x * (alpha + ops.sigmoid(normalized) * (1 - alpha))
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """Return the result of `x`, all valid, by the backend's own normalization."""
+        if 0 in x.shape:  # which has no statistics
+            return self._activated(x, x)
+        normalized, mean, variance = _backend.normalize(x, self.epsilon)
+        self._move(mean, variance)
+        return self._activated(x, normalized)
 
     def compute_output_spec(
         self, inputs: Tensor, training: bool | None = None, mask: Tensor = None
@@ -165,11 +183,14 @@ class Dice(NumericLayer):
         # Exact all the same: moved by a little, the mean does not change the sum of the squares.
         squares = ops.square(x - ops.stop_gradient(mean))
         variance = valid_mean(select(mask, squares))
+        self._move(mean, variance, any_valid)
+        return mean, variance
+
+    def _move(self, mean: Tensor, variance: Tensor, any_valid: Tensor = True) -> None:
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            (old,) = self._as_channels(x, moving)
+            old = ops.reshape(ops.cast(moving, batch.dtype), batch.shape)
             new = ops.where(any_valid, old * self.momentum + batch * (1 - self.momentum), old)
             moving.assign(ops.cast(ops.reshape(new, (-1,)), moving.dtype))
-        return mean, variance
 
     def _mean(self, x: Tensor) -> Tensor:
         """Average over all axes but that of the channels, which are kept, over all replicas."""

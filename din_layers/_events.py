@@ -56,9 +56,8 @@ class Events:
 
     def over(self, per_row: Tensor) -> "Events":
         """Divide by the number (batch, dim) of each event's row; over 0 the result is 0."""
-        fill = 0.0 if self.fill == 0 else None
-        quotient = _backend.divide_no_nan(self.values, self.history.spread(per_row))
-        return Events(self.history, quotient, fill)
+        # What stands at padding is not known: 0 over the NaN of a valid event is NaN.
+        return self.map(lambda x: _backend.divide_no_nan(x, self.history.spread(per_row)))
 
     def sum(self) -> Tensor:
         """Sum over each row: (batch, dim)."""
@@ -78,7 +77,8 @@ class Events:
         share = self.history.spread(1.0 / ops.cast(count, self.values.dtype))
         # A sum of large numbers may overflow where their mean does not: divide first.
         shares = self.map(lambda values: ops.ones_like(values[..., :1]) * share)
-        return ops.squeeze(shares.weighted_sum(self), 1)
+        # Not `squeeze`: a graph that does not know `dim` does not know that this axis is 1 either.
+        return shares.weighted_sum(self)[:, 0]
 
     def weighted_sum(self, events: "Events") -> Tensor:
         """Sum other values with these, (..., queries), as weights: (batch, queries, dim)."""
@@ -93,7 +93,7 @@ class Events:
         distances = self.map(lambda scores: scores - top).filled(0.0)
         unnormalised = distances.map(ops.exp).filled(0.0)
         total = self.history.spread(self.history.non_empty(unnormalised.sum(), 1.0))
-        return Events(self.history, unnormalised.values / total, fill=0.0)
+        return unnormalised.map(lambda values: values / total)
 
     def restored(self) -> Tensor:
         """Return the values in the form of the sequence, dense or ragged, 0 where invalid."""

@@ -20,14 +20,19 @@ is folded to such rows on its way in, and what was computed for them unfolded on
 """
 
 import abc
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
+import keras
 from keras import ops
 
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged, tensorflow
 from din_layers._events import Events
 from din_layers._tensors import scalar, select
+
+# What makes of values, the queries of each row and the history something for each event.
+OfEvents = Callable[[Tensor, Tensor, "History"], Tensor]
 
 
 def is_nested(sequence: Tensor) -> bool:
@@ -115,6 +120,10 @@ class History(abc.ABC):
         """Tell whether each row is a matrix of more positions than that, as far as is known."""
         return False
 
+    def apply(self, layer: keras.Layer, of_events: OfEvents, x: Tensor, query: Tensor) -> Tensor:
+        """Call what uses a layer on aligned (..., dim), finite where invalid, and on queries."""
+        return of_events(x, query, self)
+
     @abc.abstractmethod
     def _align(self, name: str, x: Tensor) -> Tensor:
         """Bring what the caller gave, (batch, time, ...), dense or ragged, to the layout."""
@@ -168,8 +177,12 @@ class PaddedHistory(History):
     """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
 
     def packed(self) -> History:
-        can_pack = self.valid is not None and _backend.can_pack(self.valid)
-        return PackedHistory(self) if can_pack else self
+        if self.valid is None:
+            return self
+        if _backend.can_pack(self.valid):
+            return PackedHistory(self)
+        capacities = _backend.capacities(self.valid)
+        return SwitchedHistory(self, capacities) if capacities else self
 
     def stores_rows_longer_than(self, positions: int) -> bool:
         time = self._sequence.shape[1]  # None, or a symbol where JAX exports, if it is not known
@@ -207,6 +220,32 @@ class PaddedHistory(History):
 
     def restore(self, x: Tensor) -> Tensor:
         return x
+
+
+class SwitchedHistory(PaddedHistory):
+    """A padded history that is packed for layers alone, where shapes are static.
+
+    They run on one of a few capacities, the smallest that the valid events fit in, or padded.
+    """
+
+    def __init__(self, padded: PaddedHistory, capacities: Sequence[int]) -> None:
+        super().__init__(padded._sequence)
+        self.valid, self.count = padded.valid, padded.count
+        self._capacities = capacities
+
+    def apply(self, layer: keras.Layer, of_events: OfEvents, x: Tensor, query: Tensor) -> Tensor:
+        def packed(capacity: int) -> Callable[[Tensor, Tensor], Tensor]:
+            def run(x: Tensor, query: Tensor) -> Tensor:
+                history = PackedHistory(self, capacity)
+                events = history.events("x", x, x.dtype).filled(1.0)
+                return Events(history, of_events(events.values, query, history)).restored()
+
+            return run
+
+        ways = [*map(packed, self._capacities), lambda x, query: of_events(x, query, self)]
+        total = ops.sum(ops.cast(self.valid, "int32"))
+        smallest = ops.sum(ops.cast(total > ops.array(self._capacities), "int32"))
+        return _backend.switch(smallest, ways, layer, x, query)
 
 
 class FlatHistory(History):
@@ -260,13 +299,21 @@ class RaggedHistory(FlatHistory):
 
 
 class PackedHistory(FlatHistory):
-    """The valid events of a padded history, taken out of their padding."""
+    """The valid events of a padded history, taken out of their padding.
 
-    def __init__(self, padded: PaddedHistory) -> None:
+    Args:
+        padded: The history.
+        capacity: Where shapes are static, the number of events that there is room for. What room
+            the valid events leave is invalid.
+    """
+
+    def __init__(self, padded: PaddedHistory, capacity: int | None = None) -> None:
         super().__init__(padded._sequence)
         self._padded = padded
-        self._places = _backend.places_of(padded.valid)
+        self._places = _backend.places_of(padded.valid, capacity)
         self.rows, self.batch = self._places[:, 0], ops.shape(padded.valid)[0]
+        if capacity is not None:
+            self.valid = ops.arange(capacity) < ops.sum(ops.cast(padded.valid, "int32"))
 
     def _align(self, name: str, x: Tensor) -> Tensor:
         return _backend.take(x, self._places)

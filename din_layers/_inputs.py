@@ -22,12 +22,14 @@ class Inputs:
         tensors: By name, all that the layer computes with, the sequence among it.
         sources: By keyword, what tells which positions are valid.
         masks: The Keras masks of the history.
+        other_masks: By name, the Keras masks of what stands before the sequence.
     """
 
     sequence: Tensor
     tensors: dict[str, Tensor]
     sources: dict[str, Tensor]
     masks: list[Tensor]
+    other_masks: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -114,19 +116,26 @@ class InputNames:
     def group(self, named: Mapping[str, Any], masks: Mapping[str, Any]) -> Inputs:
         """Sort named inputs and masks by what they are for."""
         no_history = (*self.before, *self.optional)
+        masks = {name: x for name, x in masks.items() if x is not None}
         return Inputs(
             sequence=named[self.sequence],
             tensors={name: x for name, x in named.items() if name not in SOURCES},
             sources={name: x for name, x in named.items() if name in SOURCES},
-            masks=[x for name, x in masks.items() if x is not None and name not in no_history],
+            masks=[x for name, x in masks.items() if name not in no_history],
+            other_masks={name: x for name, x in masks.items() if name in self.before},
         )
 
 
 def _masks_by_name(mask: Any, names: Sequence[str], sequence: str) -> dict[str, Any]:
-    for x in keras.tree.flatten(mask):
-        if x is not None:
-            check_tensors("mask", x)
+    given = [x for x in keras.tree.flatten(mask) if x is not None]
+    if not all(hasattr(x, "shape") for x in given):
+        expected = "must be a tensor or an array, as `np.array(mask)`, or hold one for each input"
+        raise TypeError(message("mask", expected, mask=mask))
+    check_tensors("mask", given)
     if isinstance(mask, dict):
+        if not set(mask) <= set(names):
+            expected = f"must be one mask or hold masks of {', '.join(names)}"
+            raise ValueError(message("mask", expected, masks=list(mask)))
         return mask
     if not isinstance(mask, list | tuple):
         return {} if mask is None else {sequence: mask}

@@ -28,7 +28,10 @@ def name_companions(companions: Sequence[Tensor], sequence: Tensor, ids_first: b
     single_position = tuple(sequence.shape)[1:2] == (1,)
     names = [_name(x, single_position, ids_first) for x in companions]
     if len(set(names)) < len(names):
-        expected = "must hold lengths once and ids once: combine them, or give a mask"
+        expected = (
+            "must hold lengths once and ids once: say by keyword what they are, `lengths=`, `ids=` "
+            "or `mask=`"
+        )
         received = {"inputs": names, "shapes": [tuple(x.shape) for x in companions]}
         raise ValueError(message("inputs", expected, **received))
     return names

@@ -76,18 +76,20 @@ class SequenceLayer(keras.Layer):
 
     def _keywords(self) -> tuple[str, ...]:
         """Return what is folded into the first argument when it is given by keyword."""
-        return (*SOURCES, *self.input_names.optional)
+        return (*self.input_names.required, *SOURCES, *self.input_names.optional)
 
-    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Call the layer, see the class."""
         # Before Keras converts the inputs: its errors do not say why it cannot.
         check_kinds(inputs, args, kwargs)
         if args:
             kwargs |= dict(zip([*inspect.signature(self.call).parameters][1:], args, strict=False))
         keywords = {name: kwargs.pop(name) for name in self._keywords() if name in kwargs}
-        named, masks = self._read(inputs, kwargs.get("mask"), keywords)
+        # None by itself, Keras would record the mask it finds, and what made it, in the model.
+        mask = kwargs.setdefault("mask", None)
+        named, masks = self._read({} if inputs is None else inputs, mask, keywords)
         alone = len(named) == 1
-        if kwargs.get("mask") is not None:
+        if mask is not None:
             kwargs["mask"] = masks.get(self.input_names.sequence) if alone else masks
         return super().__call__(named[self.input_names.sequence] if alone else named, **kwargs)
 

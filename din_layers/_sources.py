@@ -94,14 +94,19 @@ def check_sources(
     names = "batch time tags dim" if is_nested(sequence) else "batch time dim"
     axes = {name: (tuple(sequence.shape), names)}
     for x in masks:
-        check_axes(**axes, mask=(tuple(x.shape), _position(axes)))
-        if _dtype(x) != "bool" and "int" not in _dtype(x):  # floats may be meant to be added
-            received = {"mask_dtype": _dtype(x), "mask_shape": tuple(x.shape)}
-            raise TypeError(message("mask", "must be boolean", **received))
+        check_mask(x, _position(axes), axes)
         check_ragged("mask", x, sequence)
     for keyword, x in sources.items():
         SOURCES[keyword].check(x, axes, hist_mask_value)
         check_ragged(keyword, x, sequence)
+
+
+def check_mask(x: Tensor, own: str, axes: Axes) -> None:
+    """Check a Keras mask, whose own axes are those of what it belongs to."""
+    check_axes(**axes, mask=(tuple(x.shape), own))
+    if _dtype(x) != "bool" and "int" not in _dtype(x):  # floats may be meant to be added
+        received = {"mask_dtype": _dtype(x), "mask_shape": tuple(x.shape)}
+        raise TypeError(message("mask", "must be boolean", **received))
 
 
 def read_history(

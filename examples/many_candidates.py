@@ -2,7 +2,8 @@
 
 A page shows a user several items, and some are clicked. All of them share the history, so they go
 into one row: candidates (batch, candidates), labels (batch, candidates). Rows with fewer items are
-filled up, and the missing ones get weight 0 in the loss.
+filled up with id 0, whose mask keeps them out of every batch statistic; loss and metrics give them
+weight 0.
 
     python examples/many_candidates.py
 """

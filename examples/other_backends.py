@@ -85,4 +85,4 @@ for backend, answer in answers.items():
 
 # Training goes on anywhere, but from there on the numbers drift apart, with or without the layers
 # of this package: Keras's Adam treats the sparse gradient of an embedding on TensorFlow in its own
-# way. Strings, ragged tensors and the savings of `skip_padding=True` need TensorFlow.
+# way. Strings and ragged tensors need TensorFlow.

@@ -151,8 +151,6 @@ def make(name, source, dtype="float32"):
     case, source = CASES[name], SOURCES[source]
     if BACKEND != "tensorflow" and source.needs_tensorflow:
         pytest.skip("strings and ragged tensors in a model are TensorFlow's")
-    if BACKEND == "jax" and case.skips_padding:
-        pytest.skip("there skip_padding has no effect: as the case without it")
     return case, source, layer_of(name, dtype, source.hist_mask_value)
 
 

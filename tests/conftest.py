@@ -31,8 +31,10 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 @pytest.fixture(autouse=True)
-def _fresh_keras_state():
+def _fresh_keras_state(monkeypatch):
     """Seed Keras, and undo what a test does to the global dtype policy."""
+    # JAX takes events out of batches that are not small; those of the tests are.
+    monkeypatch.setattr("din_layers._backend._FEW", 1)
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(0)
     with recording(on=False):
@@ -41,7 +43,7 @@ def _fresh_keras_state():
 
 
 # Graphs of TensorFlow, and what is written for it.
-TENSORFLOW_FOLDERS = {"benchmarks", "examples", "project"}
+TENSORFLOW_FOLDERS = {"examples", "project"}
 SLOW_FOLDERS = {"benchmarks", "export"}
 
 

@@ -20,7 +20,7 @@ def numeric_model(ragged=False, **attention):
     attended, scores = attend([query, keys, history], return_attention_scores=True)
     weighted = din_layers.WeightedSequenceLayer("sum")([keys, weights])
     parts = [
-        keras.layers.Flatten()(attended),
+        keras.ops.reshape(attended, (-1, 2 * DIM)),  # drops the candidates' mask
         din_layers.AUGRU(3)([keys, weights]),
         *(
             keras.layers.Flatten()(din_layers.SequencePoolingLayer(mode)(weighted))
@@ -64,9 +64,7 @@ def string_model():
 
     attend = din_layers.AttentionPoolingLayer((6,), hist_mask_value="")
     interest = attend([embed(candidate), embed(history), history])
-    return keras.Model(
-        [history, candidate], keras.layers.Dense(1)(keras.layers.Flatten()(interest))
-    )
+    return keras.Model([history, candidate], keras.layers.Dense(1)(interest[:, 0]))
 
 
 def string_inputs():

@@ -7,6 +7,7 @@ finished run is kept under `--out`: interrupt it when you like, the same command
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from studies.din import build_din, genre_shares
 from studies.report import save, score_columns, table
 from studies.scores import NAMES, Scores, mean_and_spread, measure
 from studies.training import SCORING_BATCH, Epoch, predict, ragged_batches, train
-from studies.variants import BASE, MEAN_OF, VARIANTS, Variant
+from studies.variants import MEAN_OF, MINUTES, VARIANTS, Variant
 
 DECAY = {True: 0.1, False: 1e-3}  # mini-batch aware or not, each the best of its own on validation
 # Without these, the same for all: chosen on the validation part, for speed as well.
@@ -43,12 +44,6 @@ def split_in_three(data: MovieLens) -> Parts:
     if not validation.any():
         raise UserError("no user has enough ratings (seven) to hold some out for validation")
     return {name: np.flatnonzero(mask) for name, mask in masks.items()}
-
-
-def recipe(variant: Variant, seed: int, epochs: int, data: str) -> dict[str, Any]:
-    """Everything that determines the result of a run; `data` is a fingerprint."""
-    settings = [ATTENTION_UNITS, DECAY, BATCH, LEARNING_RATE, keras.version(), tf.version.VERSION]
-    return {"variant": variant, "seed": seed, "epochs": epochs, "data": data, "others": settings}
 
 
 def train_variant(
@@ -85,32 +80,39 @@ def best_epoch(epochs: list[Epoch]) -> int:
     )
 
 
-def results(options: argparse.Namespace, parts: Parts) -> pd.DataFrame:
-    """Run what is not on disk yet; one row per run, at the epoch that validation chose."""
+def results(
+    options: argparse.Namespace, parts: Parts, train_one: Callable[..., Any], settings: Any
+) -> pd.DataFrame:
+    """Run what is not on disk yet; one row per run, at the epoch that validation chose.
+
+    `train_one` is called as `train_variant` is; with the `settings` another result is another run.
+    """
     data, rows = options.data, []
     memory = joblib.Memory(options.out / "finished", verbose=0)
-    cached = memory.cache(train_variant, ignore=["data", "parts", "bar"])
-    fingerprint = joblib.hash([data.user, data.movie, data.rating, data.genres])
+    cached = memory.cache(train_one, ignore=["data", "parts", "bar"])
+    settings = [settings, keras.version(), tf.version.VERSION]
+    recipe = {"epochs": options.epochs, "data": joblib.hash(data), "others": settings}
     # By seed first, so that whoever looks early has something of all variants.
     jobs = [(seed, name) for seed in options.seeds for name in dict.fromkeys(options.variants)]
     with tqdm(total=len(jobs) * options.epochs, unit="epoch", disable=None) as bar:
         for seed, name in jobs:
             bar.set_description(f"{name}, seed {seed}")
-            job = recipe(VARIANTS[name], seed, options.epochs, fingerprint)
+            job = {**recipe, "variant": VARIANTS[options.study][name], "seed": seed}
             if cached.check_call_in_cache(job, data, parts, bar):
                 bar.update(options.epochs)
-            parameters, epochs = cached(job, data, parts, bar)
+            parameters, epochs, *weights = cached(job, data, parts, bar)
             best = best_epoch(epochs)
             seconds = np.median([epoch.seconds for epoch in epochs])
             row = {"epoch": best + 1, "parameters": parameters, "seconds": seconds}
+            row["weights"] = weights
             rows.append({"variant": name, "seed": seed, **epochs[best].scores["test"], **row})
     return pd.DataFrame(rows).set_index(["variant", "seed"])
 
 
-def report(found: pd.DataFrame) -> str:
+def report(found: pd.DataFrame, variants: dict[str, Variant]) -> str:
     """All variants as a table, and how far each lies from the base and from mean pooling."""
     lines = {
-        VARIANTS[name].title: {
+        variants[name].title: {
             "seeds": len(of),
             **score_columns(of.to_dict("records")),
             "epochs": "-".join(map(str, sorted({of["epoch"].min(), of["epoch"].max()}))),
@@ -124,13 +126,13 @@ def report(found: pd.DataFrame) -> str:
         " part chose.\nGAUC: mean of the users' own AUCs, weighted by their ratings. Seconds are of"
         " processor time."
     )
-    text = [table(lines), note]
+    text, base = [table(lines), note], next(iter(variants))
     names = set(found.index.get_level_values("variant"))
     for title, pairs in (
         ("mean pooling, all else the same", MEAN_OF),
-        (repr(VARIANTS[BASE].title), {name: BASE for name in VARIANTS if name != BASE}),
+        (repr(variants[base].title), {name: base for name in variants if name != base}),
     ):
-        gains = {VARIANTS[a].title: gain(found, a, b) for a, b in pairs.items() if {a, b} <= names}
+        gains = {variants[a].title: gain(found, a, b) for a, b in pairs.items() if {a, b} <= names}
         if gains:
             text.append(f"\nAbove {title}, seed by seed: mean ± standard error\n{table(gains)}")
     return "\n".join(text)
@@ -138,11 +140,12 @@ def report(found: pd.DataFrame) -> str:
 
 def gain(found: pd.DataFrame, name: str, other: str) -> dict[str, str]:
     """How much a variant lies above another."""
-    difference = found.loc[name] - found.loc[other]  # pandas pairs the seeds
+    scores = found[NAMES]
+    difference = scores.loc[name] - scores.loc[other]  # pandas pairs the seeds
     return {score: mean_and_spread(difference[score], "+.4f", error=True) for score in NAMES}
 
 
-def draw(found: pd.DataFrame, file: Path) -> None:
+def draw(found: pd.DataFrame, variants: dict[str, Variant], file: Path) -> None:
     """Draw AUC and GAUC of each variant: every seed, and the mean with its standard error."""
     places, names = pd.factorize(found.index.get_level_values("variant"))
     figure = Figure(figsize=(12, 1.8 + 0.42 * len(names)), layout="constrained")
@@ -151,29 +154,49 @@ def draw(found: pd.DataFrame, file: Path) -> None:
         axes.plot(found[score], places, "o", color="tab:gray", alpha=0.45, markersize=5)
         of_seeds = found.groupby("variant", sort=False)[score].agg(["mean", "sem"]).fillna(0)
         for place, (name, (mean, error)) in enumerate(zip(names, of_seeds.to_numpy(), strict=True)):
-            colour = "tab:orange" if "pooling" in VARIANTS[name].model else "tab:blue"
+            colour = (
+                "tab:orange"
+                if variants[name].model.get("pooling") in ("mean", "sum")
+                else "tab:blue"
+            )
             axes.errorbar(mean, place, xerr=error, fmt="D", color=colour, markersize=7, capsize=4)
-            if name == BASE:
+            if name == next(iter(variants)):
                 axes.axvline(mean, color="tab:blue", linestyle=":", linewidth=1)
         axes.set_xlabel(f"{score} on the test part")
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.grid(axis="x", alpha=0.3)
-    panels[0].set_yticks(range(len(names)), [VARIANTS[name].title for name in names])
+    panels[0].set_yticks(range(len(names)), [variants[name].title for name in names])
     panels[0].invert_yaxis()
     figure.suptitle(
-        "What each part of DIN is worth on MovieLens: each seed (grey), mean and standard error\n"
+        "On MovieLens: each seed (grey), mean and standard error\n"
         "(blue: attention, orange: plain pooling; dotted: the base, in the first row)"
     )
     save(figure, file)
 
 
-def run(options: argparse.Namespace, staging: Path) -> None:
-    parts = split_in_three(options.data)
+def compare_variants(
+    options: argparse.Namespace,
+    staging: Path,
+    parts: Parts,
+    train_one: Callable[..., Any],
+    settings: Any,
+) -> pd.DataFrame:
+    """Train what is not finished; print the table, draw it, and write both; return the runs."""
     training, validation, test = (f"{len(events):,}" for events in parts.values())
     kinds = f"{training} to train with, {validation} to choose the epoch, {test} to test"
-    print(f"{options.data}: {kinds}", flush=True)
-    found = results(options, parts)
-    text = report(found)
+    minutes = sum(MINUTES[options.study][name] for name in set(options.variants))
+    minutes *= len(parts["training"]) / 1e6 * options.epochs * len(options.seeds)
+    took = f"About {minutes:.0f} minutes on two cores, less what is finished."
+    print(f"{options.data}: {kinds}\n{took}", flush=True)
+    variants = VARIANTS[options.study]
+    found = results(options, parts, train_one, settings)
+    text = report(found, variants)
     print(f"\n{text}")
     (staging / "table.txt").write_text(text + "\n", encoding="utf-8")
-    draw(found, staging / "ablation.png")
+    draw(found, variants, staging / f"{options.study}.png")
+    return found
+
+
+def run(options: argparse.Namespace, staging: Path) -> None:
+    settings = [ATTENTION_UNITS, DECAY, BATCH, LEARNING_RATE]
+    compare_variants(options, staging, split_in_three(options.data), train_variant, settings)

@@ -37,6 +37,7 @@ STUDIES = {
     "fields": Study("one attention for each field, against mean pooling, on MovieLens"),
     "community": Study("DIN against mean pooling on the feed of a community, raw strings in", 4),
     "ablation": Study("what each part of DIN is worth on MovieLens; resumable", 3, 5),
+    "million": Study("DIN, DIEN, BST, mean pooling on ml-1m, long histories; resumable", 3, 3),
     "interests": Study("does the attention find interests that are known? On a made-up log", 20),
 }
 PUBLISHED = {
@@ -79,8 +80,8 @@ def parser() -> argparse.ArgumentParser:
         add("--seed", type=_whole(0), default=0, help="of everything random")
         runs = "runs, with seeds --seed, --seed + 1 ...; the table has mean and standard deviation"
         add("--seeds", type=_whole(1), default=study.seeds, help=runs)
-        if name == "ablation":
-            every = list(VARIANTS)
+        if name in VARIANTS:
+            every = list(VARIANTS[name])
             add("--variants", nargs="+", choices=every, default=every, metavar="NAME", help="which")
         add("--out", type=Path, default=Path("runs") / name, metavar="DIR", help="for the files")
     return result
@@ -119,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        kept = "the finished runs are kept" if name == "ablation" else "nothing written"
+        kept = "the finished runs are kept" if name in VARIANTS else "nothing written"
         print(f"{name}: interrupted, {kept}", file=sys.stderr)
         return 130
     return 0

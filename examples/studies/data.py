@@ -40,7 +40,7 @@ class UserError(ValueError):
 
 
 class MovieLens(NamedTuple):
-    """Numbered ratings, sorted by user, then time, then their order in the file.
+    """Numbered ratings, sorted by user, then time, then film.
 
     Users count from 0. Movies and genres count from 1, because 0 is padding: entry 0 of `titles`
     and `genre_names` is empty, and row 0 of `genres` is zeros.
@@ -49,6 +49,7 @@ class MovieLens(NamedTuple):
     user: Ints
     movie: Ints
     rating: Ints
+    time: Ints  # seconds
     titles: list[str]
     genres: Ints  # (movies + 1, most genres of a film), padded with 0
     genre_names: list[str]
@@ -163,12 +164,11 @@ def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: Any, why: str) 
 def number(
     ratings: pd.DataFrame, films: pd.DataFrame, users: pd.DataFrame | None = None
 ) -> MovieLens:
-    """Number users, the films that were rated, and their genres; sort by user, then time.
+    """Number users, the films that were rated, and their genres; sort by user, time, film.
 
     The columns are those of `RATINGS`, `FILMS` (a row for each film) and `USERS` (for each user).
     """
-    # Stable: ratings of one user in the same second stay in the order of the file.
-    ratings = ratings.sort_values(["userId", "timestamp"], kind="stable")
+    ratings = ratings.sort_values(["userId", "timestamp", "movieId"], kind="stable")
     user, user_ids = pd.factorize(ratings["userId"], sort=True)
     movie, movie_ids = pd.factorize(ratings["movieId"], sort=True)
     rated = films.set_index("movieId").loc[movie_ids]
@@ -181,6 +181,7 @@ def number(
         user=user.astype(np.int32),
         movie=movie.astype(np.int32) + 1,
         rating=(ratings["rating"] * 2).to_numpy().astype(np.int32),
+        time=ratings["timestamp"].to_numpy(),
         titles=["", *rated["title"]],
         genres=genres,
         genre_names=["", *names],

@@ -8,6 +8,7 @@ The sizes are those of DIN; nothing was chosen here (https://arxiv.org/abs/1809.
 """
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +29,23 @@ def build_dien(genre_shares: Floats) -> keras.Model:
     inner products.
     """
     inputs, candidate, history, vectors = rated_films(genre_shares)
+    evolved = evolve(inputs, candidate, history, vectors, films=len(genre_shares) - 1)
+    output = probability(ops.squeeze(candidate, 1), evolved)
+    return keras.Model(inputs, output, name="evolution")
+
+
+def evolve(
+    inputs: list[Any],
+    candidate: Any,
+    history: Any,
+    vectors: Callable[[Any, Any], list[Any]],
+    films: int,
+) -> Any:
+    """Return the evolved interest (batch, dim) out of what `rated_films` returns."""
     _, history_movies, history_ratings = inputs
     units = history.shape[-1]
-
     interests = layers.GRU(units, return_sequences=True, name="extractor")(history)
-    sampled = RandomFilms(len(genre_shares) - 1, name="sampled_films")(history_movies)
+    sampled = RandomFilms(films, name="sampled_films")(history_movies)
     # With the rating of the event whose place it takes: the film is to be told, not the rating.
     sampled = ops.concatenate(vectors(sampled, history_ratings), axis=-1)
     interests = NextEventLoss(name="next_event")([interests, history, sampled])
@@ -41,9 +54,7 @@ def build_dien(genre_shares: Floats) -> keras.Model:
     # The ids again, since not every version of Keras hands the mask on behind a recurrent layer.
     asked = [candidate, interests]
     _, scores = attention(asked, ids=history_movies, return_attention_scores=True)
-    evolved = AUGRU(units, name="evolution")([interests, scores], ids=history_movies)
-    output = probability(ops.squeeze(candidate, 1), evolved)
-    return keras.Model(inputs, output, name="evolution")
+    return AUGRU(units, name="evolution")([interests, scores], ids=history_movies)
 
 
 class RandomFilms(keras.Layer):

@@ -59,11 +59,13 @@ def build_din(
     return keras.Model(inputs, output, name=pooling)
 
 
-def probability(candidate: Any, interest: Any, activation: str = "dice") -> Any:
-    """Return the probability, from the vectors of a film and of the user's interest."""
+def probability(
+    candidate: Any, interest: Any, activation: str = "dice", others: Sequence[Any] = ()
+) -> Any:
+    """Return the probability, from the vectors of a film, of the user's interest, and others."""
     # The product gives the dense layers the terms of an inner product.
     product = layers.Multiply(name="product")([candidate, interest])
-    x = layers.Concatenate(name="joined")([candidate, interest, product])
+    x = layers.Concatenate(name="joined")([candidate, interest, product, *others])
     for units in (64, 32):
         x = activation_layer(activation)(layers.Dense(units)(x))
     return layers.Dense(1, activation="sigmoid", name="probability")(x)
@@ -179,11 +181,11 @@ def ask(
     Returns the films, the most probable first, their probability, and the weights of the history
     (films, history), whose titles and stars are last.
     """
-    inputs = {
-        "movie": movie[:, None],
-        "history_movies": np.tile(data.movie[seen], (len(movie), 1)),
-        "history_ratings": np.tile(data.rating[seen], (len(movie), 1)),
-    }
+    of_user = {field: ids[data.user[seen][:1]] for field, ids in data.users.items()}
+    of_user |= {"history_movies": data.movie[seen], "history_ratings": data.rating[seen]}
+    known = {name: np.tile(ids, (len(movie), 1)) for name, ids in of_user.items()}
+    known["movie"] = movie[:, None]
+    inputs = {x.name: known[x.name] for x in din.inputs}
     probability, weights = attention_model(din).predict(inputs, batch_size=2048, verbose=0)
     order = np.argsort(-probability[:, 0], kind="stable")
     titles = [data.titles[film] for film in data.movie[seen]]

@@ -52,7 +52,8 @@ def train(
     epochs: int,
     score: Callable[[keras.Model], dict[str, Scores]] = lambda model: {},
     loss: Any = "binary_crossentropy",
-    learning_rate: float = 1e-3,
+    learning_rate: Any = 1e-3,  # a number or a schedule
+    jit_compile: bool = False,  # takes longer than it saves in few short epochs
     callbacks: Iterable[keras.callbacks.Callback] = (),
     bar: tqdm | None = None,
 ) -> Run:
@@ -75,8 +76,8 @@ def train(
 
     # The loss that Keras prints contains the weight decay; this one does not.
     log_loss = [keras.metrics.BinaryCrossentropy(name="log_loss")] if isinstance(loss, str) else []
-    # Compiling with XLA takes longer than it saves in the few epochs that this data bears.
-    model.compile(keras.optimizers.Adam(learning_rate), loss, metrics=log_loss, jit_compile=False)
+    optimizer = keras.optimizers.Adam(learning_rate)
+    model.compile(optimizer, loss, metrics=log_loss, jit_compile=jit_compile)
     recorder = keras.callbacks.LambdaCallback(on_epoch_begin=begin, on_epoch_end=end)
     model.fit(
         x,

@@ -1,4 +1,4 @@
-"""The variants of the ablation, apart so that the command line knows them without Keras."""
+"""The variants of `ablation` and `million`, apart: the command line knows them without Keras."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -15,10 +15,10 @@ class Variant(NamedTuple):
     mini_batch_aware: bool = True  # whether the weight decay of the films is that of the paper
 
 
+ALL = 10_000  # no user of a million ratings has as many
 MEAN = {"pooling": "mean"}
-BASE = "din"
-VARIANTS = {
-    BASE: Variant("DIN: softmax, Dice, mini-batch aware L2, 50 ratings"),
+ABLATION = {
+    "din": Variant("DIN: softmax, Dice, mini-batch aware L2, 50 ratings"),
     "mean": Variant("mean pooling", MEAN),
     "sum": Variant("sum pooling", {"pooling": "sum"}),
     "no_softmax": Variant("DIN without softmax", {"softmax": False}),
@@ -36,6 +36,25 @@ VARIANTS = {
     "din_1000": Variant("DIN, 1000 ratings", history=1000),
     "mean_1000": Variant("mean pooling, 1000 ratings", MEAN, history=1000),
 }
+MILLION = {
+    "din": Variant("DIN, 30 ratings", history=30),
+    "mean": Variant("mean pooling, 30 ratings", MEAN, 30),
+    "dien": Variant("DIEN, 30 ratings", {"pooling": "evolution"}, 30),
+    "bst": Variant("BST, 30 ratings", {"pooling": "transformer"}, 30),
+    "din_200": Variant("DIN, 200 ratings", history=200),
+    "mean_200": Variant("mean pooling, 200 ratings", MEAN, 200),
+    "din_all": Variant("DIN, all ratings", history=ALL),
+    "mean_all": Variant("mean pooling, all ratings", MEAN, ALL),
+}
+VARIANTS = {"ablation": ABLATION, "million": MILLION}  # the first of each is the base
+# What an epoch of a million rows takes on two cores.
+MINUTES = {
+    "ablation": dict.fromkeys(ABLATION, 2.8),
+    "million": {
+        **{"din": 0.6, "mean": 0.3, "dien": 2, "bst": 1},
+        **{"din_200": 3, "mean_200": 1, "din_all": 6, "mean_all": 2},
+    },
+}
 # The attention variants and what they are compared with, all else the same.
 MEAN_OF = {
     "din": "mean",
@@ -43,4 +62,5 @@ MEAN_OF = {
     "no_l2": "mean_no_l2",
     "din_200": "mean_200",
     "din_1000": "mean_1000",
+    "din_all": "mean_all",
 }

@@ -7,20 +7,29 @@ import memory
 import numpy as np
 import pytest
 import run
-from attention import NAIVE
+from backend import recording
+from backends import NAIVE, NAME, WAYS
 from tqdm import tqdm
+
+
+@pytest.fixture(autouse=True)
+def _gradients():
+    with recording():
+        yield
 
 
 def test_sections_are_measured_and_written_beside_the_others(tmp_path, capsys):
     file = tmp_path / "results.md"
-    kept = f"## imports: {run.SECTIONS['imports']}\n\nkept"
+    kept = f"## imports on {NAME}: {run.SECTIONS['imports']}\n\nkept"
     file.write_text(f"old introduction\n\n{kept}\n", encoding="utf-8")
-    chosen = ["candidates", "attention", "padding", "pooling", "ids"]
+    chosen = ["candidates", "attention", "labels", "padding", "pooling", "ids"]
     run.main(["--quick", "--runs", "1", "--out", str(file), "--only", *chosen])
     text = file.read_text(encoding="utf-8")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert headings == [
-        f"## {name}: {what}" for name, what in run.SECTIONS.items() if name in {*chosen, "imports"}
+        f"## {name} on {NAME}: {what}"
+        for name, what in run.SECTIONS.items()
+        if name in {*chosen, "imports"}
     ]
     assert text.rstrip().endswith(kept)
     assert "old introduction" not in text
@@ -40,7 +49,7 @@ def test_bad_options_are_one_error(arguments, capsys):
     assert f"argument {arguments[0]}: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("way", ["padded", "ragged"])
+@pytest.mark.parametrize("way", WAYS)
 def test_a_whole_din_is_trained(way, tmp_path):
     file = tmp_path / "data.npz"
     count = fit.write_data(file, batches=1, limit=20)
@@ -51,7 +60,7 @@ def test_a_whole_din_is_trained(way, tmp_path):
     assert np.isfinite(history.history["loss"]).all()
 
 
-@pytest.mark.parametrize("way", [NAIVE, "ragged"])
+@pytest.mark.parametrize("way", [NAIVE, WAYS[-1]])
 def test_peak_memory_is_measured(way):
     assert memory.peak_of_step(way, (2, 30, 4, 0.2)) >= 1
 

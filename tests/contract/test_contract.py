@@ -376,6 +376,7 @@ def test_lists_and_dicts_are_the_keywords(name, source, data):
     named = {**keywords, **dict(zip(layer.input_names.required, inputs, strict=True))}
     place = case.list_place
     np.testing.assert_array_equal(layer(named, **masks), expected)
+    np.testing.assert_array_equal(layer(**named, **masks), expected)
     if place is None:
         return
     companions = [keywords[key] for key in ("ids", "lengths") if key in keywords]

@@ -66,6 +66,27 @@ def test_a_mask_lost_on_the_way_is_noticed_where_one_is_required():
 
 
 @every_layer
+def test_the_layers_of_a_model_are_those_that_were_written(name):
+    """Not what combines the masks too; weights are named alike in every model."""
+    paths = []
+    for _ in range(2):
+        layer, arrays = made(name)
+        inputs = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), arrays)
+        lengths, ids = keras.Input((), dtype="int32"), keras.Input((None,), dtype="int32")
+        output = layer(inputs, lengths=lengths, ids=ids)
+        if name != "pooling":
+            output = din_layers.SequencePoolingLayer("sum", mask_required=True)(output)
+        model = keras.Model([inputs, lengths, ids], output)
+        assert {type(x) for x in model.layers} <= {
+            keras.layers.InputLayer,
+            type(layer),
+            din_layers.SequencePoolingLayer,
+        }
+        paths.append([weight.path.partition("/")[2] for weight in layer.weights])
+    assert paths[0] == paths[1]
+
+
+@every_layer
 @pytest.mark.parametrize("given", ["lengths", "ids", "both"])
 def test_a_functional_model_of_names_is_saved_cloned_and_hands_its_mask_on(name, given, tmp_path):
     layer, arrays = made(name)
@@ -175,6 +196,9 @@ NAMES = [
     ),
     ("pooling", SEQUENCE, {"ids": [[1]]}, TypeError, "Received: ids=[[1]]"),
     ("pooling", SEQUENCE, {"mask": "no"}, TypeError, "`mask` must be a tensor or an array"),
+    ("pooling", SEQUENCE, {"mask": (IDS > 0).tolist()}, TypeError, "as `np.array(mask)`, or hold"),
+    ("pooling", None, {}, ValueError, "`inputs` must be a sequence, or a dict of sequence, len"),
+    ("attention", [QUERY, SEQUENCE], {"keys": SEQUENCE}, ValueError, "`keys` must be given once"),
     ("augru", [SEQUENCE, WEIGHTS], {"ids": IDS * 1.0}, TypeError, "`ids` must be integers. Rece"),
     ("weighting", {"sequence": SEQUENCE, "weights": None}, {}, ValueError, "[sequence, weights]"),
 ]

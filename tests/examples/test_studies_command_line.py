@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from studies import ablation, din, report
 from studies.command_line import STUDIES, main
+from studies.variants import VARIANTS
 
 from din_layers.testing._fresh_process import run_fresh
 
@@ -87,6 +88,11 @@ WHOLE = {
         "ablation.png table.txt finished",
         ["DIN with PReLU", "mean pooling, plain L2"],
     ),
+    "million": (
+        "--seeds 1 --variants din dien bst mean_200",
+        "million.png table.txt finished attention_1.png attention_2.png",
+        ["DIN, 30 ratings", "DIEN, 30 ratings", "BST, 30 ratings", "mean pooling, 200 ratings"],
+    ),
 }
 LOAD = """
 import sys
@@ -109,7 +115,7 @@ def test_the_whole_study_on_a_few_users(tmp_path, capsys, study):
     assert {path.name for path in out.iterdir()} == set(files.split())
     for name in names:
         lines = [text for text in printed.splitlines() if text.startswith(f"{name} ")]
-        number = lines[0].removeprefix(name).split()[1 if study == "ablation" else 0]
+        number = lines[0].removeprefix(name).split()[1 if study in VARIANTS else 0]
         assert 0 <= float(number) <= 1, lines
     models = sorted(out.glob("*.keras"))
     assert len(run_fresh(LOAD, *models).split()) == len(models)

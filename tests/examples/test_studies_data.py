@@ -124,7 +124,7 @@ def timelines(drawn):
     """Per user: (title, rating id) in the order in which they were given."""
     titles = dict(zip(FILMS["movieId"], FILMS["title"], strict=True))
     for user in sorted({row[0] for row in drawn}):
-        of_user = sorted((row for row in drawn if row[0] == user), key=lambda row: row[3])
+        of_user = sorted((row for row in drawn if row[0] == user), key=lambda row: (row[3], row[1]))
         yield [(titles[row[1]], int(2 * row[2])) for row in of_user]
 
 

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from studies import ablation, bst, community, dien, din, fields, interests, rows, training
+from studies import ablation, bst, community, dien, din, fields, interests, million, rows, training
 from studies import two_towers as towers
 from studies.command_line import main
 from studies.data import HISTORY, held_out, load, number, questions
@@ -25,6 +25,28 @@ def few():
 def longer(inputs, more=3):
     """The same histories with more padding."""
     return {key: np.pad(x, [(0, 0), (0, more * (x.shape[1] > 1))]) for key, x in inputs.items()}
+
+
+def test_rows_of_a_million_come_after_another_and_show_what_was_before(few):
+    parts = list(million.split_by_time(few).values())
+    times = [few.time[events] for events in parts]
+    assert times[0].max() <= times[1].min()
+    assert times[1].max() <= times[2].min()
+    events = np.sort(np.concatenate(parts))
+    assert (events - few.first[events] >= million.FEWEST).all()
+    rows = questions(few, events, 100)
+    size = len(events) // 2  # batches of all rows, padded to 64 and to what is longest
+    shown = [
+        row
+        for inputs, label in million.batches(few, events[: 2 * size], 100, size, seed=0)
+        for row in zip(*(x.numpy() for x in inputs.values()), label.numpy() + 1, strict=True)
+    ]
+    before = (rows.history_movies, rows.history_ratings, rows.label[:, None] + 1)
+    asked = zip(*(x[: 2 * size] for x in (rows.movie[:, None], *before)), strict=True)
+    found, expected = (
+        sorted([x[x > 0].tolist() for x in row] for row in of) for of in (shown, asked)
+    )
+    assert found == expected
 
 
 @pytest.mark.parametrize("pooling", ["attention", "mean"])

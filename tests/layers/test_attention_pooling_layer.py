@@ -5,8 +5,8 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from attention_cases import CASES, mlp
-from backend import BACKEND, needs_tensorflow
+from attention_cases import CASES, Attention, mlp
+from backend import BACKEND, needs_tensorflow, recording
 from cases import as_ragged, layer_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -171,6 +171,26 @@ def test_each_hidden_layer_starts_from_other_weights_and_each_layer_too():
     assert not np.allclose(first.get_weights()[0], first.get_weights()[2])
 
 
+def test_weights_are_named_by_their_place():
+    layer = din_layers.AttentionPoolingLayer((4, 3), "dice", name="attention")
+    layer.build([(None, 1, 3), (None, None, 3)])
+    names = ["hidden_0", "hidden_1", "score", "activation_0", "activation_1"]
+    assert list(dict.fromkeys(w.path.rpartition("/")[0] for w in layer.weights)) == [
+        f"attention/unit/{name}" for name in names
+    ]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's alone")
+def test_the_state_dict_of_a_model_fits_another_of_its_architecture():
+    layers = [din_layers.AttentionPoolingLayer((4,), "dice", name="attention") for _ in range(2)]
+    for layer in layers:
+        layer.build([(None, 1, DIM), (None, None, DIM)])
+        randomize(layer)
+    layers[1].set_weights([w + 1 for w in layers[1].get_weights()])
+    layers[1].load_state_dict(layers[0].state_dict())
+    np.testing.assert_array_equal(layers[1](batch_of()), layers[0](batch_of()))
+
+
 def test_two_seeds_start_from_two_sets_of_weights():
     starts = []
     for seed in (1, 2, 1):
@@ -248,11 +268,79 @@ def test_the_mask_goes_on_from_a_weighted_sequence_only():
     np.testing.assert_allclose(*model(batch), **CLOSE)
 
 
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_the_mask_of_the_candidates_goes_on_and_each_gets_its_result(skip_padding):
+    layer = Attention(att_activation="dice", skip_padding=skip_padding).make()
+    query, keys, ids = batch_of(queries=2)
+    masks = [ops.convert_to_tensor([[1, 0], [0, 0], [1, 1], [0, 1]]), ids != 0]
+    output, scores = layer([query, keys], mask=masks, return_attention_scores=True)
+    np.testing.assert_array_equal(output, layer([query, keys], ids=ids))
+    np.testing.assert_array_equal(output._keras_mask, masks[0])
+    assert getattr(scores, "_keras_mask", None) is None
+    weighting = din_layers.AttentionPoolingLayer(mode="sequence")
+    weighted = weighting([query[:, :1], keys], mask=[masks[0][:, :1], masks[1]])
+    np.testing.assert_array_equal(weighted._keras_mask, masks[1])
+
+
+def page_model(**attention):
+    """Several candidates, as a user wires them; `Concatenate` needs the mask of both inputs."""
+    page, history = (keras.Input((None,), dtype="int32") for _ in range(2))
+    films = keras.layers.Embedding(20, 4, mask_zero=True)
+    interest = din_layers.AttentionPoolingLayer((4,), **attention)([films(page), films(history)])
+    x = keras.layers.Concatenate()([interest, films(page)])
+    x = din_layers.Dice()(keras.layers.Dense(3)(x))
+    model = keras.Model([page, history], keras.layers.Dense(1, activation="sigmoid")(x))
+    model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy", weighted_metrics=["auc"])
+    return model
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_padded_candidates_change_neither_the_loss_nor_any_statistics(weighted, skip_padding):
+    rng = np.random.default_rng(0)
+    page, history = rng.integers(1, 20, (6, 3)), rng.integers(0, 20, (6, 5))
+    page[0, 1:], page[2] = 0, 0
+    clicks = rng.integers(0, 2, (6, 3, 1))
+    results = []
+    for columns in (0, 2):
+        keras.utils.set_random_seed(0)
+        model = page_model(att_activation=din_layers.Dice(), skip_padding=skip_padding)
+        padded, targets = (
+            np.pad(x, [(0, 0), (0, columns)] + [(0, 0)] * (x.ndim - 2)) for x in (page, clicks)
+        )
+        given = {"sample_weight": (padded != 0).astype("float32")} if weighted else {}
+        with recording():
+            log = model.fit([padded, history], targets, epochs=2, batch_size=6, verbose=0, **given)
+        log = log.history if weighted else {"loss": log.history["loss"]}  # Keras masks losses only
+        results.append([*log.values(), *model.get_weights()])
+    for padded, alone in zip(*results, strict=True):
+        np.testing.assert_allclose(padded, alone, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_of_an_earlier_version_hands_on_no_mask_of_its_candidates():
+    config = din_layers.AttentionPoolingLayer(name="attend").get_config()
+    del config["use_query_mask"]
+    old, new = (
+        din_layers.AttentionPoolingLayer.from_config(config),
+        din_layers.AttentionPoolingLayer(),
+    )
+    inputs = [keras.Input((None, 4))] * 2
+    masks = [keras.Input((None,), dtype="bool")] * 2
+    assert old.compute_mask(inputs, masks) is None
+    assert old.get_config()["use_query_mask"] is False
+    assert new.compute_mask(inputs, masks) is masks[0]
+
+
 SHAPES = [
     ("[query]", lambda q, k, i: [q], ValueError, "`inputs` must be a list [query, keys]"),
     ("tensor", lambda q, k, i: q, ValueError, "`inputs` must be a list [query, keys]"),
     ("dict", lambda q, k, i: {"q": q, "k": k}, ValueError, "`inputs` must be a list [query, keys]"),
-    ("two ids", lambda q, k, i: [q, k, i, i], ValueError, "must hold lengths once and ids once"),
+    (
+        "two ids",
+        lambda q, k, i: [q, k, i, i],
+        ValueError,
+        "lengths once and ids once: say by keyword",
+    ),
     ("complex", lambda q, k, i: [q, k * 1j], TypeError, "`keys` must hold real numbers"),
     (
         "2-D query",
@@ -335,9 +423,12 @@ def test_a_list_of_masks_has_one_for_each_input():
     mask = ops.convert_to_tensor(np.arange(5) < np.array([[2], [0], [5], [1]]))
     expected = layer([query, keys], mask=mask)
     np.testing.assert_array_equal(layer([query, keys], mask=[None, mask]), expected)
-    # The first mask is the query's, which is not used.
-    everything = layer([query, keys])
-    np.testing.assert_array_equal(layer([query, keys], mask=[mask, None]), everything)
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(batch, queries\) with the"):
+        layer([query, keys], mask=[mask, None])
+    with pytest.raises(TypeError, match="`mask` must be boolean"):
+        layer([query, keys], mask=[ops.ones((4, 1)), None])
+    with pytest.raises(ValueError, match="`mask` must be one mask or hold masks of"):
+        layer([query, keys], mask={"kyes": mask})
     for masks in ([mask], [None, mask, mask]):
         with pytest.raises(ValueError, match="`mask` must be one mask or a list of one for each"):
             layer([query, keys], mask=masks)
@@ -450,6 +541,7 @@ def test_errors_of_ragged_inputs():
         ({"att_hidden_units": (8, 0)}, ValueError, "`att_hidden_units` must be at least 1"),
         ({"att_hidden_units": (8, 2.0)}, TypeError, "`att_hidden_units` must be an integer"),
         ({"att_activation": "dise"}, ValueError, '`att_activation` must be "dice", a Keras layer'),
+        ({"att_activation": "prelu"}, ValueError, "a Keras layer such as `keras.layers.PReLU()`"),
         ({"att_activation": {}}, ValueError, '`att_activation` must be "dice"'),
         ({"att_activation": din_layers.Dice}, TypeError, '`att_activation` must be "dice"'),
         ({"weight_normalization": "sum"}, ValueError, "`weight_normalization` must be one of True"),
@@ -494,11 +586,67 @@ def test_the_defaults():
     assert {name: config[name] for name in expected} == expected
 
 
-@needs_tensorflow
 @pytest.mark.parametrize("skip_padding", [False, True])
 def test_fit_may_choose_xla_unless_the_number_of_events_varies(skip_padding):
     layer = din_layers.AttentionPoolingLayer(skip_padding=skip_padding)
-    assert layer.supports_jit is not skip_padding
+    assert layer.supports_jit is not (skip_padding and BACKEND == "tensorflow")
+
+
+class Everything(keras.layers.BatchNormalization):
+    """An activation with all that may go out of a layer on the side: state, losses, randomness."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.seed_generator = keras.random.SeedGenerator(1)
+
+    def call(self, inputs, training=None, mask=None):
+        self.add_loss(ops.sum(ops.square(self.gamma)))
+        noise = 0 * keras.random.normal(ops.shape(inputs), seed=self.seed_generator)
+        return super().call(inputs, training=training, mask=mask) + noise
+
+
+@pytest.mark.parametrize("activation", ["dice", Everything(epsilon=1e-2)])
+def test_fit_gives_the_same_weights_without_the_padding(activation, monkeypatch):
+    """Whatever the share of events: on JAX each of three has a program of its own."""
+    monkeypatch.setattr("din_layers._backend._SHARES", (0.1, 0.3))
+    rng = np.random.default_rng(0)
+    lengths = np.array([0, 0, 2, 0, *[3, 0, 5, 4], *[8] * 4, *[13] * 4, *[30] * 4], "int32")
+    keys = rng.normal(size=(20, 30, DIM)).astype("float32")
+    keys[np.arange(30) >= lengths[:, None]] = np.nan
+    data = [rng.normal(size=(20, 2, DIM)).astype("float32"), keys, lengths]
+    results = []
+    for skip in (False, True):
+        inputs = [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in data]
+        layer = din_layers.AttentionPoolingLayer((4,), activation, skip_padding=skip)
+        output = layer(inputs[:2], lengths=inputs[2])
+        model = keras.Model(inputs, output)
+        randomize(layer)
+        model.compile(keras.optimizers.SGD(0.1), "mse")
+        with recording():
+            model.fit(data, np.ones((20, 2, DIM)), batch_size=4, shuffle=False, verbose=0)
+        results.append([model.predict(data, verbose=0), *model.get_weights()])
+    assert len(results[0]) > 1
+    for skipped, padded in zip(*results, strict=True):
+        np.testing.assert_allclose(skipped, padded, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere the number of events may vary")
+def test_memory_does_not_grow_with_the_number_of_capacities(monkeypatch):
+    import jax
+
+    layer = din_layers.AttentionPoolingLayer((32, 16), skip_padding=True)
+    layer.build([(None, 1, DIM), (None, None, DIM)])
+
+    def loss(query, keys, lengths):
+        return ops.sum(ops.square(layer([query, keys], lengths=lengths)))
+
+    inputs = np.ones((64, 1, DIM), "float32"), np.ones((64, 50, DIM), "float32"), np.ones(64, int)
+    sizes = []
+    for shares in [(0.5,), (0.125, 0.25, 0.5)]:
+        monkeypatch.setattr("din_layers._backend._SHARES", shares)
+        step = jax.jit(jax.grad(lambda *inputs: loss(*inputs), (0, 1)))
+        sizes.append(step.lower(*inputs).compile().memory_analysis().temp_size_in_bytes)
+    assert sizes[1] <= 1.05 * sizes[0]
 
 
 @pytest.mark.parametrize("batch", [(2, 2), (2, None), (None, 2)])

@@ -69,16 +69,6 @@ def keras_brings(backend):
     return run_fresh(program, KERAS_BACKEND=backend).split()
 
 
-@pytest.mark.skipif(BACKEND == "tensorflow", reason="there it has an effect")
-def test_a_model_that_skips_padding_loads_and_computes_it():
-    skipping = din_layers.AttentionPoolingLayer([4], skip_padding=True)
-    again = din_layers.AttentionPoolingLayer.from_config(skipping.get_config())
-    assert again.skip_padding
-    assert again.supports_jit
-    inputs = [np.ones((2, 1, 3), "float32"), np.ones((2, 5, 3), "float32"), np.array([3, 0])]
-    np.testing.assert_allclose(again(inputs)[:, 0, 0], [1, 0], rtol=1e-6)
-
-
 @pytest.mark.skipif(BACKEND == "tensorflow", reason="there nothing is refused")
 def test_what_only_tensorflow_can_do_is_refused_with_a_reason():
     for layer in (din_layers.VocabLayer(["a"]), din_layers.HashLayer(9)):

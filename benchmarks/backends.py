@@ -1,0 +1,140 @@
+"""What differs between backends: how a forward pass and a training step run, as in `fit`.
+
+TensorFlow runs a plain graph or XLA, JAX runs under `jit`, PyTorch eagerly.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+Run = Callable[[], Any]
+Tensors = Sequence[Any]
+
+BACKEND = keras.backend.backend()
+NAMES = ("TensorFlow", "JAX", "PyTorch")
+NAME = dict(zip(("tensorflow", "jax", "torch"), NAMES, strict=True))[BACKEND]
+HOW = dict(zip(NAMES, ("in a plain graph", "under `jax.jit`", "eagerly"), strict=True))[NAME]
+NAIVE = "naive"
+PADDED, SKIPPING = "padded", "padded, skip_padding"
+XLA, RAGGED = "padded, XLA", "ragged"  # TensorFlow alone has these
+WAYS = (PADDED, XLA, SKIPPING, RAGGED) if BACKEND == "tensorflow" else (PADDED, SKIPPING)
+
+
+def forward_pass(way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors) -> Run:
+    """Return what runs `call(*inputs)`, which reads these weights."""
+    return _compiled(way, call, weights, inputs, gradients=False)
+
+
+def training_step(way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors) -> Run:
+    """Return what computes the gradients of the weights and of the inputs that are floats."""
+    return _compiled(way, call, weights, inputs, gradients=True)
+
+
+def device() -> str:
+    """Return what the backend computes on."""
+    if BACKEND == "jax":
+        import jax
+
+        gpus = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
+    elif BACKEND == "torch":
+        import torch
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    else:
+        import tensorflow as tf
+
+        found = tf.config.list_physical_devices("GPU")
+        gpus = [tf.config.experimental.get_device_details(gpu)["device_name"] for gpu in found]
+    return ", ".join(gpus) or f"{os.cpu_count()} cores"
+
+
+def _loss(result: Any) -> Any:
+    return ops.sum(ops.square(result))
+
+
+def _floats(inputs: Tensors) -> list[Any]:
+    floats = [getattr(x, "flat_values", x) for x in inputs]
+    return [x for x in floats if keras.backend.standardize_dtype(x.dtype) == "float32"]
+
+
+def _tensorflow(
+    way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors, gradients: bool
+) -> Run:
+    import tensorflow as tf
+
+    of = [w.value for w in weights if w.trainable] + _floats(inputs)
+
+    def step() -> list[Any]:
+        with tf.GradientTape() as tape:
+            tape.watch(_floats(inputs))
+            loss = _loss(call(*inputs))
+        found = tape.gradient(loss, of)
+        # Those of the embedding stay sparse, as in `fit`.
+        return [g.values if isinstance(g, tf.IndexedSlices) else g for g in found]
+
+    run = step if gradients else lambda: call(*inputs)
+    graph = tf.function(run, jit_compile=way == XLA, autograph=False)
+    wait = tf.test.experimental.sync_devices if tf.config.list_physical_devices("GPU") else None
+    return _waiting(graph, wait)
+
+
+def _jax(
+    way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors, gradients: bool
+) -> Run:
+    import jax
+
+    trained = [w for w in weights if w.trainable]
+    state = [w for w in weights if not w.trainable]
+
+    def forward(values: Tensors, inputs: Tensors, state_values: Tensors) -> Any:
+        mapping = [*zip(trained, values, strict=True), *zip(state, state_values, strict=True)]
+        with keras.StatelessScope(mapping) as scope:
+            result = call(*inputs)
+        return result, [scope.get_current_value(w) for w in state]
+
+    def loss(*arguments: Any) -> Any:
+        result, updated = forward(*arguments)
+        return _loss(result), updated
+
+    gradient = jax.grad(loss, argnums=(0, 1), has_aux=True, allow_int=True)
+    run = jax.jit(gradient if gradients else forward)
+    arguments = [w.value for w in trained], list(inputs), [w.value for w in state]
+    return lambda: jax.block_until_ready(run(*arguments))[0]
+
+
+def _torch(
+    way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors, gradients: bool
+) -> Run:
+    import torch
+
+    floats = _floats(inputs)
+    of = [w.value for w in weights if w.trainable] + floats
+
+    def forward() -> Any:
+        with torch.no_grad():
+            return call(*inputs)
+
+    def step() -> Any:
+        for x in floats:
+            x.requires_grad_()
+        return torch.autograd.grad(_loss(call(*inputs)), of)
+
+    wait = torch.cuda.synchronize if torch.cuda.is_available() else None
+    return _waiting(step if gradients else forward, wait)
+
+
+def _waiting(run: Run, wait: Run | None) -> Run:
+    """Return what also waits for the GPU, if there is one."""
+
+    def both() -> Any:
+        result = run()
+        wait()
+        return result
+
+    return both if wait else run
+
+
+_compiled = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND]

@@ -1,0 +1,193 @@
+"""DIN, DIEN, BST and mean pooling on a million ratings, with histories short and long.
+
+    python examples/studies million --data ml-1m    # from https://grouplens.org/datasets/movielens/
+
+Every rating with at least five earlier ones of its user is a row: will they give four stars or
+more? The rows are split by time over all users: 80 % to train with, 10 % to choose the epoch and
+everything else, 10 % for the test, whose score is taken once. All models get the same: film,
+genres and stars of each event, the user's gender, age and occupation. Each finished run is kept
+under `--out`: interrupt it when you like, the same command goes on.
+"""
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import layers, ops
+from tqdm import tqdm
+
+from din_layers import AttentionPoolingLayer, SequencePoolingLayer
+from studies.ablation import Parts, best_epoch, compare_variants
+from studies.bst import encode
+from studies.data import LIKED, Floats, Ints, MovieLens, UserError
+from studies.dien import evolve
+from studies.din import draw_attention, genre_shares, probability, rated_films
+from studies.scores import Scores, measure
+from studies.training import SCORING_BATCH, Epoch, train
+
+FEWEST = 5  # earlier ratings of a row
+USER_FIELDS = ("gender", "age", "occupation")
+# Chosen on the validation part.
+ATTENTION_UNITS = (32, 16)
+BATCH = 1024
+LEARNING_RATE = 2e-3  # falls to 0 along a cosine
+# A batch is padded to one of these or to the longest history: XLA compiles each length anew.
+LENGTHS = np.array([64, 128, 256, 512, 1024])
+WORTH_COMPILING = 100_000  # rows; with fewer, XLA takes longer than it saves
+SORTED = 16  # batches that are sorted by length, so that little is padded
+
+
+def split_by_time(data: MovieLens) -> Parts:
+    """The latest tenth of all rows is for the test, the tenth before for validation."""
+    rows = np.flatnonzero(np.arange(len(data.user)) - data.first >= FEWEST)
+    if len(rows) < 10:
+        raise UserError(f"{len(rows)} ratings have {FEWEST} earlier ones: too few to split")
+    rows = rows[np.argsort(data.time[rows], kind="stable")]
+    parts = np.split(rows, [len(rows) * 8 // 10, len(rows) * 9 // 10])
+    return dict(zip(("training", "validation", "test"), parts, strict=True))
+
+
+def build_ranker(data: MovieLens, pooling: str = "attention") -> keras.Model:
+    """Probability that a user with this history likes the film in question, (batch, 1).
+
+    The inputs are those of `build_din` and a (batch, 1) for each field of the user.
+    """
+    shares = genre_shares(data)
+    inputs, candidate, history, vectors = rated_films(shares, film_l2=0.0)
+    fields = {
+        name: keras.Input((1,), dtype="int32", name=name)
+        for name in USER_FIELDS
+        if name in data.users
+    }
+    user = [
+        layers.Embedding(int(data.users[name].max()) + 1, 8)(field)
+        for name, field in fields.items()
+    ]
+    if pooling == "mean":
+        interest = SequencePoolingLayer("mean")(history)
+    elif pooling == "evolution":
+        evolved = evolve(inputs, candidate, history, vectors, films=len(shares) - 1)
+        interest = ops.expand_dims(evolved, 1)
+    else:
+        valid = ops.not_equal(inputs[1], 0)
+        if pooling == "transformer":
+            history = encode(history, valid, 1, heads=4, feed_forward_units=64, dropout=0.0)
+        attention = AttentionPoolingLayer(ATTENTION_UNITS, "dice", name="attention")
+        # With the weights, for `attention_model`.
+        interest, _ = attention([candidate, history], mask=valid, return_attention_scores=True)
+    output = ops.squeeze(probability(candidate, interest, others=user), -1)
+    return keras.Model([*inputs, *fields.values()], output, name=pooling)
+
+
+def inputs_of(data: MovieLens, events: Ints, places: Ints, length: int) -> dict[str, Ints]:
+    """The ratings `events` as the model takes them; the newest of a history is at its end.
+
+    `places` are those of all ratings among their users' own, from 0.
+    """
+    back = np.arange(length, 0, -1)
+    valid = back <= places[events][:, None]
+    index = np.where(valid, events[:, None] - back, 0)
+    fields = (name for name in USER_FIELDS if name in data.users)
+    return {
+        "movie": data.movie[events][:, None],
+        "history_movies": data.movie[index] * valid,
+        "history_ratings": data.rating[index] * valid,
+        **{name: data.users[name][data.user[events]][:, None] for name in fields},
+    }
+
+
+def batches(
+    data: MovieLens, events: Ints, history: int, size: int, seed: int | None = None
+) -> tf.data.Dataset:
+    """Batches of inputs and labels; with a seed, in another order each time, and whole ones only.
+
+    In training, the rows of a few batches are sorted by length; without a seed, nothing is.
+    """
+    places = np.arange(len(data.user)) - data.first
+    lengths = np.append(LENGTHS[history > LENGTHS], history)
+    kind = np.searchsorted(lengths, np.minimum(places, history))
+    rng = np.random.default_rng(seed)
+
+    def draw() -> Iterator[tuple[dict[str, Ints], Ints]]:
+        order = events
+        if seed is not None:
+            order = rng.permutation(events)
+            order = order[: max(len(order) // size, 1) * size]
+            some = np.arange(len(order)) // (SORTED * size)
+            order = order[np.lexsort((kind[order], some))]
+        for start in range(0, len(order), size):
+            part = order[start : start + size]
+            length = lengths[kind[part].max()]
+            yield inputs_of(data, part, places, length), (data.rating[part] >= LIKED)[:, None]
+
+    inputs, label = next(draw())
+    steady = len(lengths) == 1
+    spec = {
+        name: tf.TensorSpec((None, x.shape[1] if steady or x.shape[1] == 1 else None), tf.int32)
+        for name, x in inputs.items()
+    }
+    signature = (spec, tf.TensorSpec((None, *label.shape[1:]), tf.bool))
+    found = tf.data.Dataset.from_generator(draw, output_signature=signature)
+    count = len(events) // size if seed is not None else -(-len(events) // size)
+    return found.apply(tf.data.experimental.assert_cardinality(max(count, 1))).prefetch(4)
+
+
+def score(model: keras.Model, data: MovieLens, events: Ints, history: int) -> Scores:
+    """Score a part, in an order that pads little."""
+    places = np.arange(len(data.user)) - data.first
+    events = events[np.argsort(places[events], kind="stable")]
+    asked = batches(data, events, history, SCORING_BATCH).map(lambda inputs, _: inputs)
+    found: Floats = model.predict(asked, verbose=0)[:, 0]
+    return measure(data.rating[events] >= LIKED, found, data.user[events])
+
+
+def train_variant(
+    recipe: dict[str, Any], data: MovieLens, parts: Parts, bar: tqdm
+) -> tuple[int, list[Epoch], list[Floats]]:
+    """Train and score one model; return its size, what each epoch brought, and its weights."""
+    keras.backend.clear_session()  # else every run leaves its graphs in memory
+    variant, seed, epochs = recipe["variant"], recipe["seed"], recipe["epochs"]
+    history = min(variant.history, int(np.bincount(data.user).max()))
+    keras.utils.set_random_seed(seed)
+    model = build_ranker(data, **variant.model)
+    weights: list[list[Floats]] = []
+
+    def validate(model: keras.Model) -> dict[str, Scores]:
+        weights.append(model.get_weights())
+        return {"validation": score(model, data, parts["validation"], history)}
+
+    rows = batches(data, parts["training"], history, BATCH, seed)
+    steps = epochs * max(len(parts["training"]) // BATCH, 1)
+    rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
+    jit = len(parts["training"]) > WORTH_COMPILING
+    run = train(
+        model, rows, epochs=epochs, score=validate, learning_rate=rate, jit_compile=jit, bar=bar
+    )
+    best = best_epoch(run.epochs)
+    model.set_weights(weights[best])
+    run.epochs[best].scores["test"] = score(model, data, parts["test"], history)
+    return run.parameters, run.epochs, weights[best]
+
+
+def draw_two_users(model: keras.Model, data: MovieLens, test: Ints, staging: Path) -> None:
+    """Draw what DIN looks at, for two users of about 200 ratings, the last of them in the test."""
+    count = np.bincount(data.user)
+    cut = np.cumsum(count) - count // 5  # from here on, `draw_attention` asks
+    unseen = data.time[np.minimum(cut, len(data.time) - 1)] >= data.time[test].min()
+    users = np.argsort(np.where(unseen, np.abs(count - 200), np.inf), kind="stable")[:2]
+    for place, user in enumerate(users, 1):
+        draw_attention(model, data, int(user), staging / f"attention_{place}.png")
+
+
+def run(options: argparse.Namespace, staging: Path) -> None:
+    data, parts = options.data, split_by_time(options.data)
+    settings = [ATTENTION_UNITS, BATCH, LEARNING_RATE]
+    found = compare_variants(options, staging, parts, train_variant, settings)
+    if "din" in options.variants:
+        model = build_ranker(data)
+        model.set_weights(found.loc[("din", options.seed), "weights"][0])
+        draw_two_users(model, data, parts["test"], staging)
