@@ -168,9 +168,10 @@ def gather_replicas(x: Tensor) -> Tensor:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if backend() == "torch":  # which has no maximum of nothing, and Keras's traces no `initial`
-        return x.amax(1) if x.shape[1] else x.sum(1)
-    return ops.max(x, axis=1, initial=-float("inf"))
+    if backend() == "tensorflow":  # a graph may not know whether it is
+        return ops.max(x, axis=1, initial=-float("inf"))
+    # With `initial`, PyTorch could not be traced, nor JAX exported to ONNX.
+    return ops.sum(x, axis=1) if 0 in x.shape else ops.max(x, axis=1)
 
 
 # Keras computes the next three in float32 on PyTorch, whatever the dtype.
@@ -230,12 +231,13 @@ def can_pack(valid: Tensor) -> bool:
     """Tell whether events can be taken out of their padding: whether a shape may depend on data.
 
     Not on JAX, which compiles anew for every shape. PyTorch must see the values: not in
-    `torch.compile`, nor where Keras asks it for shapes alone.
+    `torch.compile`, nor in an export, nor where Keras asks it for shapes alone.
     """
     if backend() == "torch":
         import torch
 
-        return bool(valid.device.type != "meta" and not torch.compiler.is_compiling())
+        traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        return bool(valid.device.type != "meta" and not traced)
     return backend() == "tensorflow"
 
 

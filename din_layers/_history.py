@@ -185,8 +185,8 @@ class PaddedHistory(History):
         return SwitchedHistory(self, capacities) if capacities else self
 
     def stores_rows_longer_than(self, positions: int) -> bool:
-        time = self._sequence.shape[1]
-        return time is None or time > positions
+        time = self._sequence.shape[1]  # None, or a symbol where JAX exports, if it is not known
+        return not isinstance(time, int) or time > positions
 
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):

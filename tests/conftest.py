@@ -43,7 +43,7 @@ def _fresh_keras_state(monkeypatch):
 
 
 # Graphs of TensorFlow, and what is written for it.
-TENSORFLOW_FOLDERS = {"examples", "export", "project"}
+TENSORFLOW_FOLDERS = {"examples", "project"}
 SLOW_FOLDERS = {"benchmarks", "export"}
 
 

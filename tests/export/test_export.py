@@ -9,12 +9,14 @@ import onnxruntime
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from backend import needs_tensorflow
 from cases import CASES, DIM
 
 import din_layers
 from din_layers.testing._fresh_process import run_fresh
 
 pytestmark = [
+    needs_tensorflow,
     # Keras 3.15 asks NumPy 2 for `np.object` before it calls tf2onnx.
     pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning"),
 ]
@@ -51,6 +53,7 @@ def run_onnx(file):
 CASE_NAMES = (
     "pool_mean",
     "pool_max",
+    "pool_tags_max",
     "weigh_sqrtn",
     "attend_scaled",
     "attend_sequence_raw_dice",
@@ -64,10 +67,12 @@ def model_of(names):
     weights = keras.Input((None,), name="weights")
     ids = keras.Input((None,), dtype="int32", name="ids")
     lengths = keras.Input((), dtype="int32", name="lengths")
-    cases = [CASES[name] for name in names]
-    outputs = [
-        case.make()(case.inputs(keys, weights, query), ids=ids, lengths=lengths) for case in cases
-    ]
+    outputs = []
+    for case in (CASES[name] for name in names):
+        inputs, told = case.nest(
+            (case.inputs(keys, weights, query), {"ids": ids, "lengths": lengths})
+        )
+        outputs.append(case.unnest(case.make()(inputs, **told)))
     return keras.Model([query, keys, weights, ids, lengths], outputs)
 
 
@@ -91,8 +96,8 @@ def inputs_of(batch, time, padding=0.0):
 @pytest.fixture(scope="module", params=["litert", "onnx"])
 def runtime(request, tmp_path_factory):
     """The name of a format, a model, and what runs its exported copy."""
-    # LiteRT lacks the segment operations of `skip_padding=True`, see below.
-    names = (*CASE_NAMES, "attend_skip") if request.param == "onnx" else CASE_NAMES
+    # LiteRT lacks the segment operations of `skip_padding=True` and the loop of RNNs, see below.
+    names = (*CASE_NAMES, "attend_skip", "evolve") if request.param == "onnx" else CASE_NAMES
     model = model_of(names)
     model(inputs_of(2, 3))  # Keras exports no model to ONNX that was never called
     return request.param, model, export(model, tmp_path_factory.mktemp("exported"), request.param)
@@ -216,6 +221,12 @@ def test_skip_padding_is_switched_off_for_litert(tmp_path):
     padded.set_weights(model.get_weights())
     (output,) = export(padded, tmp_path, "litert")(inputs)
     np.testing.assert_allclose(output, model(inputs), **TOLERANCE)
+
+
+def test_a_recurrence_is_beyond_litert(tmp_path):
+    run = export(model_of(["evolve"]), tmp_path, "litert")
+    with pytest.raises(RuntimeError, match="FlexTensorListReserve"):
+        run(inputs_of(2, 3))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """SequencePoolingLayer on nested events, wired for the contract: each row is an event of tags."""
 
 import keras
+from keras import ops
 from pooling_cases import Pooling
 
 import din_layers
@@ -12,10 +13,10 @@ class Nested(Pooling):
     list_place = None
 
     def nest(self, x):
-        return keras.tree.map_structure(lambda x: x[None], x)
+        return keras.tree.map_structure(lambda x: ops.expand_dims(x, 0), x)
 
     def unnest(self, output):
-        return output[0][:, None]
+        return ops.expand_dims(output[0], 1)
 
 
 CASES = {
