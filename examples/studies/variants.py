@@ -51,7 +51,7 @@ VARIANTS = {"ablation": ABLATION, "million": MILLION}  # the first of each is th
 MINUTES = {
     "ablation": dict.fromkeys(ABLATION, 2.8),
     "million": {
-        **{"din": 0.6, "mean": 0.3, "dien": 2, "bst": 1},
+        **{"din": 0.6, "mean": 0.3, "dien": 2, "bst": 1.5},
         **{"din_200": 3, "mean_200": 1, "din_all": 6, "mean_all": 2},
     },
 }
