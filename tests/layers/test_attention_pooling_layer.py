@@ -182,7 +182,6 @@ def test_one_query_whose_axis_only_a_running_graph_knows(queries):
         run(query, keys)
 
 
-@pytest.mark.skipif(BACKEND == "jax", reason="has symbols for sizes: see the tests of export")
 def test_a_model_that_wraps_it_is_called_on_unknown_sizes():
     class Model(keras.Model):
         def __init__(self):
