@@ -86,7 +86,8 @@ def check_ids(
         MaskingError: An invariant does not hold; see `check_masking`.
         TypeError: The model has no inputs that can be drawn: it is a subclass without a graph,
             or takes strings.
-        ValueError: No input is a history, or an argument is out of range.
+        ValueError: No input is a history, its embeddings are quantized, or an argument is out of
+            range.
 
     Example:
         >>> model = keras.Sequential([
@@ -217,6 +218,9 @@ class ModelOnIds(Subject):
         self.others = [x for x in inputs if x not in self.history]
         self.vocabulary = {x.name: _vocabulary_of(x, vocabulary) for x in inputs}
         self.embeddings = list({id(e): e for x in self.history for e in x.embeddings}.values())
+        if quantized := [e.name for e in self.embeddings if e.quantization_mode]:
+            expected = "must have embeddings of floats: check it before `quantize`"
+            raise ValueError(message("model", expected, quantized=quantized))
         self.padding = padding
         self.garbage, self.gradient_garbage = _GARBAGE, _FINITE
         self.empty = empty

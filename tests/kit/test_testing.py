@@ -479,9 +479,17 @@ def test_weights_beside_the_ids_are_part_of_the_history():
         check_ids(leaking, invariants=["padding_is_inert"])
 
 
+def quantized():
+    model = model_of_ids()
+    model.quantize("int8")
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize`")
 @pytest.mark.parametrize(
     ("model", "options", "error", "text"),
     [
+        (quantized, {}, ValueError, r"must have embeddings of floats: .*quantized=\['films'\]"),
         (lambda: 3, {}, TypeError, "`model` must be a functional or sequential Keras model"),
         (
             lambda: model_of_ids(mask_zero=False),
