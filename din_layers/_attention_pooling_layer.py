@@ -261,7 +261,9 @@ class AttentionPoolingLayer(SequenceLayer):
         scores = events.map(score)
         weights = scores.softmax() if self.weight_normalization else scores.filled(0.0)
         if self.dropout:
-            weights = weights.map(lambda values: ops.cast(self._score_dropout(values), dtype))
+            weights = weights.map(
+                lambda values: ops.cast(self._score_dropout(values, training=training), dtype)
+            )
         return weights
 
     def _pool(self, events: Events, weights: Events) -> Tensor:

@@ -123,7 +123,8 @@ class Dice(NumericLayer):
         self._check(inputs, mask)
         x = ops.cast(inputs, wide_dtype(self.compute_dtype))
         batch_statistics = training and self.trainable
-        fuses = self.axis == -1 and not self.synchronized and _backend.can_normalize(x)
+        is_last = self.axis in (-1, len(x.shape) - 1)
+        fuses = is_last and not self.synchronized and _backend.can_normalize(x)
         if batch_statistics and fuses:
             result = _backend.map_valid(self._fused, x, mask)
         else:
@@ -199,7 +200,7 @@ class Dice(NumericLayer):
 
     def _as_channels(self, x: Tensor, *weights: Any) -> list[Tensor]:
         shape = [1] * len(x.shape)
-        shape[self.axis] = -1
+        shape[min(self.axis, len(shape) - 1)] = -1  # rows taken out of a mask have fewer axes
         return [ops.reshape(ops.cast(weight, x.dtype), shape) for weight in weights]
 
     def get_config(self) -> dict[str, Any]:

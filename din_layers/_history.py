@@ -110,7 +110,11 @@ class History(abc.ABC):
 
     def mask(self) -> Tensor:
         """Return the valid positions, of nested rows the valid events, as the sequence has them."""
-        return self._outer._unfold(self._has_events()) if self._outer else self.restore(self.valid)
+        if self._outer is None:
+            return self.restore(self.valid)
+        # One number stands for all rows where all are whole.
+        rows = ops.shape(self._sequence)[:1] if self.valid is None else self._has_events().shape
+        return self._outer._unfold(ops.broadcast_to(self._has_events(), rows))
 
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""

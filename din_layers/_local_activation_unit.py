@@ -105,6 +105,8 @@ class LocalActivationUnit(keras.Layer):
         x = ops.reshape(x, (-1, x.shape[-1]))
 
         def activate(activation: Activation, mask_rank: int, x: Tensor) -> Tensor:
+            if isinstance(activation, keras.Layer):  # not from Keras's context: `stateless_call`
+                activation = functools.partial(activation, training=training)
             if not mask_rank:
                 return activation(x)
             masks = [] if history.valid is None else [ops.expand_dims(history.valid, -1)]
@@ -120,7 +122,7 @@ class LocalActivationUnit(keras.Layer):
 
         steps = zip(self.activations, self._mask_ranks, self.dense_layers[1:], strict=True)
         for activation, mask_rank, dense in steps:
-            x = dense(activate(activation, mask_rank, x))
+            x = _apply(dense, activate(activation, mask_rank, x))
         return ops.reshape(x, pairs)
 
 
@@ -157,8 +159,15 @@ def _first_layer_by_pair(
     pairs = ops.shape(products)
     q, k = ops.broadcast_to(q, pairs), ops.broadcast_to(k, pairs)
     features = ops.concatenate([q, k, q - k, products], axis=-1)
-    x = dense(ops.reshape(features, (-1, features.shape[-1])))
+    x = _apply(dense, ops.reshape(features, (-1, features.shape[-1])))
     return ops.reshape(x, (*pairs[:-1], dense.units))
+
+
+def _apply(dense: keras.layers.Dense, x: Tensor) -> Tensor:
+    """Call a layer on rows, of which there may be none."""
+    if not dense.quantization_mode:
+        return dense(x)
+    return dense(ops.pad(x, [[0, 1], [0, 0]]))[:-1]  # int8 looks for the largest of each row
 
 
 def _mask_rank(activation: Activation, units: int) -> int:

@@ -288,6 +288,21 @@ def test_dropout_drops_weights_in_training_only():
     np.testing.assert_allclose(scores, 1 / 1000, rtol=1e-4)
 
 
+def test_a_stateless_call_of_the_layer_itself_can_train():
+    layer = din_layers.AttentionPoolingLayer((4,), "dice", dropout=0.5, seed=1)
+    inputs = [np.ones((2, 1, 3), "float32"), np.ones((2, 9, 3), "float32")]
+    layer.build([x.shape for x in inputs])
+    before = [ops.convert_to_numpy(v) for v in layer.non_trainable_variables]
+    state = layer.trainable_variables, layer.non_trainable_variables
+    given = keras.tree.map_structure(ops.convert_to_tensor, inputs)
+    (_, scores), after = layer.stateless_call(
+        *state, given, return_attention_scores=True, training=True
+    )
+    assert 0 < np.sum(ops.convert_to_numpy(scores) == 0) < 18
+    moved = [(ops.convert_to_numpy(x) != y).any() for x, y in zip(after, before, strict=True)]
+    assert all(moved)
+
+
 def test_regularizers_and_constraints_reach_every_kernel():
     layer = din_layers.AttentionPoolingLayer(
         (4,), kernel_regularizer=keras.regularizers.L2(1.0), kernel_constraint="non_neg"

@@ -81,6 +81,15 @@ def test_quantized_it_gives_what_its_dense_layers_give(mode, skip_padding, loss,
         np.testing.assert_allclose(again.predict(INPUTS, verbose=0), after, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["int8", "int4"])
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_quantized_it_takes_a_batch_without_events(mode, skip_padding):
+    model, _ = attention_model(skip_padding=skip_padding)
+    model.quantize(mode)
+    nothing = keras.tree.map_structure(np.zeros_like, INPUTS)
+    assert not np.any(model.predict(nothing, verbose=0))
+
+
 def test_training_in_float8_moves_weights_and_scales():
     model, _ = attention_model()
     model.quantize("float8")

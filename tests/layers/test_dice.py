@@ -93,6 +93,16 @@ def test_every_axis_can_hold_the_channels(axis):
         np.testing.assert_allclose(layer.moving_mean, 0.99 * before + 0.01 * mean, **CLOSE)
 
 
+def test_the_last_axis_has_two_names():
+    x = np.random.default_rng(0).normal(size=(1, 1, 3)).astype("float32") + 1e3
+    results = []
+    for axis in (-1, 2):
+        layer = din_layers.Dice(axis=axis)
+        results.append(ops.convert_to_numpy(layer(x, training=True)))
+        results[-1] = np.append(results[-1], layer.moving_mean)
+    np.testing.assert_array_equal(*results)
+
+
 def test_a_batch_without_positions_leaves_the_statistics():
     for shape in ((0, 4, 3), (2, 0, 3)):
         for mask in (None, ops.ones(shape[:2], "bool")):

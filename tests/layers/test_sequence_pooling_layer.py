@@ -193,6 +193,9 @@ def test_events_may_be_ragged_in_time_alone_and_told_by_what_is_dense():
             output = layer(ragged, **told)
             np.testing.assert_array_equal(output.values, tf.boolean_mask(pooled, events))
             np.testing.assert_array_equal(output._keras_mask.values, TAGS.any(2)[events])
+    output = layer(in_time)  # every tag is there
+    np.testing.assert_array_equal(output.values, tf.boolean_mask(NESTED.sum(2), events))
+    assert output._keras_mask.to_list() == [[True, True], [], [True] * 3]
 
 
 @pytest.mark.parametrize(
