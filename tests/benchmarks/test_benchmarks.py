@@ -23,6 +23,7 @@ def test_sections_are_measured_and_written_beside_the_others(tmp_path, capsys):
     kept = f"## imports on {NAME}: {run.SECTIONS['imports']}\n\nkept"
     file.write_text(f"old introduction\n\n{kept}\n", encoding="utf-8")
     chosen = ["candidates", "attention", "labels", "padding", "pooling", "ids"]
+    chosen = chosen[:3] if NAME == "JAX" else chosen  # it compiles for long
     run.main(["--quick", "--runs", "1", "--out", str(file), "--only", *chosen])
     text = file.read_text(encoding="utf-8")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
