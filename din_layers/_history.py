@@ -112,9 +112,10 @@ class History(abc.ABC):
         """Return the valid positions, of nested rows the valid events, as the sequence has them."""
         if self._outer is None:
             return self.restore(self.valid)
-        # One number stands for all rows where all are whole.
-        rows = ops.shape(self._sequence)[:1] if self.valid is None else self._has_events().shape
-        return self._outer._unfold(ops.broadcast_to(self._has_events(), rows))
+        has_events = self._has_events()
+        if self.valid is None:  # one number stands for all rows
+            has_events = ops.broadcast_to(has_events, ops.shape(self._sequence)[:1])
+        return self._outer._unfold(has_events)
 
     def packed(self) -> "History":
         """Return the same history without its padding, where that can be taken out."""
