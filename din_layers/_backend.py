@@ -71,7 +71,13 @@ def same_sizes(name: str, x: Tensor, sequence: Tensor, axes: int) -> Tensor:
     tf = tensorflow()
     sizes = [sequence.nrows("int32")] if is_ragged(sequence) else tf.shape(sequence)[:axes]
     error = f"`{name}` must have the {('batch', 'batch and time')[axes - 1]} of the sequence."
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[:axes], sizes, error)]):
+    return _if_equal(x, tf.shape(x)[:axes], sizes, error)
+
+
+def _if_equal(x: Tensor, sizes: Tensor, expected: Any, error: str) -> Tensor:
+    """Return `x`; other sizes than expected are an error when TensorFlow's graph runs."""
+    tf = tensorflow()
+    with tf.control_dependencies([tf.debugging.assert_equal(sizes, expected, error)]):
         return tf.identity(x)
 
 
@@ -89,10 +95,8 @@ def single(name: str, x: Tensor) -> Tensor:
     """Return `x`, whose second axis must be 1; a graph of TensorFlow may see it when it runs."""
     if backend() != "tensorflow" or x.shape[1] is not None:
         return x
-    tf = tensorflow()
     error = f"`{name}` must have shape (batch, 1, dim)."
-    with tf.control_dependencies([tf.debugging.assert_equal(tf.shape(x)[1], 1, error)]):
-        return tf.identity(x)
+    return _if_equal(x, tensorflow().shape(x)[1], 1, error)
 
 
 def largest_seed() -> int:
@@ -221,10 +225,9 @@ def values_in_rows_of(sequence: Any, x: Any) -> Tensor:
         return x.values
     # Eagerly `check_ragged` has compared them; in a graph the lengths are known only here.
     tf = tensorflow()
-    splits = [tf.cast(ragged.row_splits, "int64") for ragged in (x, sequence)]
+    splits, expected = (tf.cast(ragged.row_splits, "int64") for ragged in (x, sequence))
     error = "A ragged input must have the same row lengths as the sequence."
-    with tf.control_dependencies([tf.debugging.assert_equal(*splits, message=error)]):
-        return tf.identity(x.values)
+    return _if_equal(x.values, splits, expected, error)
 
 
 def can_pack(valid: Tensor) -> bool:
