@@ -163,8 +163,8 @@ def test_a_flipped_byte_loads_or_is_an_error(saved, tmp_path_factory, place, byt
     content[place % len(content)] ^= byte
     try:
         model = load(bytes(content), tmp_path_factory.mktemp("flipped"))
-    except (*CLEAR, RuntimeError, AttributeError, UnicodeDecodeError):
-        return  # Keras, zipfile or h5py has noticed
+    except (*CLEAR, RuntimeError, AttributeError, UnicodeDecodeError, UserWarning):
+        return  # Keras, zipfile or h5py has noticed; Keras warns of a group that is missing
     assert isinstance(model, keras.Model)
 
 
