@@ -46,6 +46,8 @@ def write_data(file: Path, batches: int, limit: int | None) -> int:
         history_genre=first_genre[asked.history_movies],
         label=asked.label,
         sizes=[data.user.max() + 2, len(data.titles), len(data.genre_names)],
+        batch=BATCH,
+        seed=0,
     )
     return len(asked.label)
 
@@ -80,7 +82,14 @@ class Worker:
 
     def epoch(self) -> float:
         """Train for an epoch; return the seconds it took."""
-        print(file=self.process.stdin, flush=True)
+        return self._told("")
+
+    def predict(self, rows: Path, out: Path) -> float:
+        """Write the probabilities of the rows of a file; return the seconds it took."""
+        return self._told(f"{rows}\t{out}")
+
+    def _told(self, line: str) -> float:
+        print(line, file=self.process.stdin, flush=True)
         for line in self.process.stdout or ():
             if line.startswith("seconds "):
                 return float(line.split()[1])
