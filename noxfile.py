@@ -14,7 +14,7 @@ import nox
 nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["check", "test"]
 
-# The full product of cases, few examples of each; JAX compiles each of them, quickly rather than well.
+# The full product of cases, few examples of each; JAX compiles each, fast rather than well.
 BRIEF = {"HYPOTHESIS_PROFILE": "brief", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 EVERYTHING = ("-m", "slow or not slow")
 BACKENDS = {

@@ -6,7 +6,7 @@ works without the others.
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import keras
@@ -178,7 +178,7 @@ def largest_of_time(x: Tensor) -> Tensor:
     return ops.sum(x, axis=1) if 0 in x.shape else ops.max(x, axis=1)
 
 
-# Keras computes the next three in float32 on PyTorch, whatever the dtype.
+# Keras computes the next ones in float32 on PyTorch, whatever the dtype.
 
 
 def maximum(x: Tensor, y: Tensor) -> Tensor:
@@ -196,6 +196,46 @@ def scaled_kernels(query: Tensor, kernel: Tensor) -> Tensor:
     if backend() == "jax":  # whose gradients are then products, four times as fast as sums there
         return ops.einsum("bqh,hu->bhqu", query, kernel)
     return ops.expand_dims(ops.transpose(query, (0, 2, 1)), -1) * kernel[:, None, :]
+
+
+def where(valid: Tensor, x: Tensor, fill: Tensor) -> Tensor:
+    """Take `x` where `valid` is True, and the number `fill` elsewhere."""
+    if backend() == "torch" and x.device.type == "cpu" and x.is_floating_point() and can_pack(x):
+        return _torch_select()(x, valid, fill)
+    return ops.where(valid, x, fill)
+
+
+@cache
+def _torch_select() -> Way:
+    """Return `torch.where` by the bits, which on a processor takes a fifth of its time."""
+    import torch
+
+    integers = {8: torch.int64, 4: torch.int32, 2: torch.int16}
+
+    class Select(torch.autograd.Function):
+        generate_vmap_rule = True
+
+        @staticmethod
+        def forward(x: Tensor, valid: Tensor, fill: Tensor) -> Tensor:
+            integer = integers[x.element_size()]
+            kept = -valid.to(integer)  # all bits, or none
+            bits = x.view(integer) & kept
+            return (bits if not fill else bits | (fill.view(integer) & ~kept)).view(x.dtype)
+
+        @staticmethod
+        def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            ctx.save_for_backward(inputs[1], torch.zeros_like(inputs[2]))
+            ctx.save_for_forward(inputs[1], torch.zeros_like(inputs[2]))
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+            return Select.apply(gradient, *ctx.saved_tensors), None, None
+
+        @staticmethod
+        def jvp(ctx: Any, tangent: Tensor, *others: None) -> Tensor:
+            return Select.apply(tangent, *ctx.saved_tensors)
+
+    return Select.apply  # type: ignore[no-any-return]
 
 
 def divide_no_nan(x: Tensor, y: Tensor) -> Tensor:

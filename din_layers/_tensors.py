@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor
 
 
@@ -22,7 +23,7 @@ def select(valid: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:
         return x
     missing_axes = len(x.shape) - len(valid.shape)
     valid = ops.reshape(ops.cast(valid, "bool"), (*ops.shape(valid), *[1] * missing_axes))
-    return ops.where(valid, x, scalar(fill, x))
+    return _backend.where(valid, x, scalar(fill, x))
 
 
 def before(positions: Tensor, lengths: Tensor) -> Tensor:

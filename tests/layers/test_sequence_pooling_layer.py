@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
+from backend import BACKEND, needs_tensorflow, recording
 from keras import ops
 
 import din_layers
@@ -304,3 +304,33 @@ def test_the_defaults():
     config = din_layers.SequencePoolingLayer().get_config()
     expected = {"mode": "mean", "mask_required": False, "hist_mask_value": 0}
     assert {name: config[name] for name in expected} == expected
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="transforms of PyTorch")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("mode", ["sum", "max"])
+def test_it_may_be_transformed_by_pytorch(mode):
+    """On a processor padding is selected by an operation of our own, which PyTorch must know."""
+    import torch
+    from torch.func import hessian, jvp, vmap
+
+    layer, plain = (
+        din_layers.SequencePoolingLayer(mode),
+        {"sum": torch.sum, "max": torch.amax}[mode],
+    )
+    x, mask = torch.as_tensor(SEQUENCE), torch.tensor([[True, False, True, True]] * 2)
+
+    def ours(x, mask):
+        return layer(x[None], mask=mask[None])[0, 0] ** 3
+
+    def theirs(x, mask):
+        return plain(x[mask], 0) ** 3
+
+    rows = torch.stack([theirs(row, valid) for row, valid in zip(x, mask, strict=True)])
+    torch.testing.assert_close(vmap(ours)(x, mask), rows)
+    for transformed in (
+        lambda f: jvp(lambda x: f(x, mask[0]), (x[0],), (torch.ones_like(x[0]),))[1],
+        lambda f: hessian(lambda x: f(x, mask[0]).sum())(x[0]),
+    ):
+        with recording():
+            torch.testing.assert_close(transformed(ours), transformed(theirs))
