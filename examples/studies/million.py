@@ -23,7 +23,7 @@ from tqdm import tqdm
 from din_layers import AttentionPoolingLayer, SequencePoolingLayer
 from studies.ablation import Parts, best_epoch, compare_variants
 from studies.bst import encode
-from studies.data import LIKED, Floats, Ints, MovieLens, UserError
+from studies.data import LIKED, Floats, Ints, MovieLens, UserError, film_counts
 from studies.dien import evolve
 from studies.din import draw_attention, genre_shares, probability, rated_films
 from studies.scores import Scores, measure
@@ -51,13 +51,27 @@ def split_by_time(data: MovieLens) -> Parts:
     return dict(zip(("training", "validation", "test"), parts, strict=True))
 
 
-def build_ranker(data: MovieLens, pooling: str = "attention") -> keras.Model:
+def build_ranker(
+    data: MovieLens,
+    *,
+    pooling: str = "attention",  # or "mean", "evolution" (DIEN), "transformer" (BST)
+    activation: str = "dice",  # of the attention's hidden units
+    softmax: bool = True,  # whether the attention's weights add up to 1
+    scale: bool = False,  # whether its scores are divided by the square root of the vectors' size
+    film_l2: float = 0.0,  # weight decay, mini-batch aware
+    recency: bool = False,  # whether events say how many are newer
+) -> keras.Model:
     """Probability that a user with this history likes the film in question, (batch, 1).
 
     The inputs are those of `build_din` and a (batch, 1) for each field of the user.
     """
     shares = genre_shares(data)
-    inputs, candidate, history, vectors = rated_films(shares, film_l2=0.0)
+    counts = film_counts(data, split_by_time(data)["training"], 30) if film_l2 else None
+    inputs, candidate, history, vectors = rated_films(shares, film_l2=film_l2, film_counts=counts)
+    if recency:
+        asked, events = when(*inputs[:2])
+        candidate = layers.Concatenate()([candidate, asked])
+        history = layers.Concatenate()([history, events])
     fields = {
         name: keras.Input((1,), dtype="int32", name=name)
         for name in USER_FIELDS
@@ -76,11 +90,25 @@ def build_ranker(data: MovieLens, pooling: str = "attention") -> keras.Model:
         valid = ops.not_equal(inputs[1], 0)
         if pooling == "transformer":
             history = encode(history, valid, 1, heads=4, feed_forward_units=64, dropout=0.0)
-        attention = AttentionPoolingLayer(ATTENTION_UNITS, "dice", name="attention")
+        attention = AttentionPoolingLayer(
+            ATTENTION_UNITS,
+            activation,
+            weight_normalization="softmax" if softmax else None,
+            scale=scale,
+            name="attention",
+        )
         # With the weights, for `attention_model`.
         interest, _ = attention([candidate, history], mask=valid, return_attention_scores=True)
     output = ops.squeeze(probability(candidate, interest, others=user), -1)
     return keras.Model([*inputs, *fields.values()], output, name=pooling)
+
+
+def when(movie: Any, history: Any) -> tuple[Any, Any]:
+    """Embed how many events are newer, in halves of doublings; the film in question is newest."""
+    newer = ops.flip(ops.cumsum(ops.ones_like(history), axis=1), axis=1)
+    places = ops.cast(1 + 2 * ops.log2(ops.cast(newer, "float32")), "int32")
+    embedding = layers.Embedding(32, 8, name="places")
+    return embedding(ops.zeros_like(movie)), embedding(places)
 
 
 def inputs_of(data: MovieLens, events: Ints, places: Ints, length: int) -> dict[str, Ints]:
