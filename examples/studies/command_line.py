@@ -37,7 +37,7 @@ STUDIES = {
     "fields": Study("one attention for each field, against mean pooling, on MovieLens"),
     "community": Study("DIN against mean pooling on the feed of a community, raw strings in", 4),
     "ablation": Study("what each part of DIN is worth on MovieLens; resumable", 3, 5),
-    "million": Study("DIN, DIEN, BST, mean pooling on ml-1m, long histories; resumable", 3, 3),
+    "million": Study("DIN, DIEN, BST, mean pooling on ml-1m, long histories; resumable", 6, 3),
     "interests": Study("does the attention find interests that are known? On a made-up log", 20),
 }
 PUBLISHED = {

@@ -35,6 +35,7 @@ USER_FIELDS = ("gender", "age", "occupation")
 ATTENTION_UNITS = (32, 16)
 BATCH = 1024
 LEARNING_RATE = 2e-3  # falls to 0 along a cosine
+FILM_L2 = 2e-4
 # A batch is padded to one of these or to the longest history: XLA compiles each length anew.
 LENGTHS = np.array([64, 128, 256, 512, 1024])
 WORTH_COMPILING = 100_000  # rows; with fewer, XLA takes longer than it saves
@@ -58,7 +59,8 @@ def build_ranker(
     activation: str = "dice",  # of the attention's hidden units
     softmax: bool = True,  # whether the attention's weights add up to 1
     scale: bool = False,  # whether its scores are divided by the square root of the vectors' size
-    film_l2: float = 0.0,  # weight decay, mini-batch aware
+    film_l2: float = FILM_L2,  # weight decay
+    mini_batch_aware: bool = False,  # whether it is that of the paper
     recency: bool = False,  # whether events say how many are newer
 ) -> keras.Model:
     """Probability that a user with this history likes the film in question, (batch, 1).
@@ -66,7 +68,9 @@ def build_ranker(
     The inputs are those of `build_din` and a (batch, 1) for each field of the user.
     """
     shares = genre_shares(data)
-    counts = film_counts(data, split_by_time(data)["training"], 30) if film_l2 else None
+    counts = None
+    if mini_batch_aware:
+        counts = film_counts(data, split_by_time(data)["training"], 30)
     inputs, candidate, history, vectors = rated_films(shares, film_l2=film_l2, film_counts=counts)
     if recency:
         asked, events = when(*inputs[:2])
@@ -213,7 +217,7 @@ def draw_two_users(model: keras.Model, data: MovieLens, test: Ints, staging: Pat
 
 def run(options: argparse.Namespace, staging: Path) -> None:
     data, parts = options.data, split_by_time(options.data)
-    settings = [ATTENTION_UNITS, BATCH, LEARNING_RATE]
+    settings = [ATTENTION_UNITS, BATCH, LEARNING_RATE, FILM_L2]
     found = compare_variants(options, staging, parts, train_variant, settings)
     if "din" in options.variants:
         model = build_ranker(data)

@@ -42,7 +42,10 @@ MILLION = {
     "no_softmax": Variant("DIN without softmax", {"softmax": False}, 30),
     "scale": Variant("DIN, scores / sqrt(dim)", {"scale": True}, 30),
     "sigmoid": Variant("DIN with sigmoid", {"activation": "sigmoid"}, 30),
-    "l2": Variant("DIN with mini-batch aware L2", {"film_l2": 0.01}, 30),
+    "no_l2": Variant("DIN without regularisation", {"film_l2": 0.0}, 30),
+    "aware": Variant(
+        "DIN with mini-batch aware L2", {"film_l2": 0.01, "mini_batch_aware": True}, 30
+    ),
     "recency": Variant("DIN that sees how long ago", {"recency": True}, 30),
     "dien": Variant("DIEN, 30 ratings", {"pooling": "evolution"}, 30),
     "bst": Variant("BST, 30 ratings", {"pooling": "transformer"}, 30),
@@ -57,7 +60,7 @@ MINUTES = {
     "ablation": dict.fromkeys(ABLATION, 2.8),
     "million": {
         **{"din": 0.6, "mean": 0.3, "dien": 2, "bst": 1.5, "recency": 0.7},
-        **dict.fromkeys(("no_softmax", "scale", "sigmoid", "l2"), 0.6),
+        **dict.fromkeys(("no_softmax", "scale", "sigmoid", "no_l2", "aware"), 0.6),
         **{"din_200": 3, "mean_200": 1, "din_all": 6, "mean_all": 2},
     },
 }
