@@ -134,7 +134,9 @@ class WeightedSequenceLayer(SequenceLayer):
         weights = history.events("weights", given.tensors["weights"], dtype).filled(0.0)
         if len(weights.values.shape) < len(events.values.shape):
             weights = replace(weights, values=ops.expand_dims(weights.values, -1))
-        weighted = events.times(_NORMALISE[self.weight_normalization](weights))
+        # Filled here, where it is one number for each event and not all of its vector.
+        weights = _NORMALISE[self.weight_normalization](weights).filled(0.0)
+        weighted = events.times(weights)
         return ops.cast(weighted.restored(), self.compute_dtype)
 
     def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
