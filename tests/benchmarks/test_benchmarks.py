@@ -1,14 +1,20 @@
 """The benchmarks run on tiny sizes; what they measure there means nothing."""
 
+import sys
+from pathlib import Path
+
 import fit
 import fit_worker
 import imports
 import memory
 import numpy as np
+import peers
 import pytest
 import run
-from backend import recording
+from backend import needs_tensorflow, recording
 from backends import NAIVE, NAME, WAYS
+from studies.data import load
+from studies.million import split_by_time
 from tqdm import tqdm
 
 
@@ -59,6 +65,16 @@ def test_a_whole_din_is_trained(way, tmp_path):
     assert count == len(data["label"]) == fit.BATCH
     train, _ = fit_worker.our_din(data, way)
     assert np.isfinite(train().history["loss"]).all()
+
+
+@needs_tensorflow
+def test_a_library_is_trained_and_scored_with_long_and_short_histories(tmp_path):
+    data = load(limit=20)
+    peers.write(tmp_path / "training.npz", data, split_by_time(data)["training"], seed=0)
+    with tqdm(disable=True) as bar:
+        found = peers.run(peers.OURS, Path(sys.executable), data, tmp_path, epochs=1, bar=bar)
+    assert all(0 <= found[name] <= 1 for name in found if "AUC" in name)
+    assert found["AUC"] != found["AUC, 0 events"]
 
 
 @pytest.mark.parametrize("way", [NAIVE, WAYS[-1]])
