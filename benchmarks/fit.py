@@ -84,12 +84,12 @@ class Worker:
         """Train for an epoch; return the seconds it took."""
         return self._told("")
 
-    def predict(self, rows: Path, out: Path) -> float:
-        """Write the probabilities of the rows of a file; return the seconds it took."""
-        return self._told(f"{rows}\t{out}")
+    def predict(self, rows: Path, out: Path) -> None:
+        """Write the probabilities of the rows of a file."""
+        self._told(f"{rows}\t{out}")
 
-    def _told(self, line: str) -> float:
-        print(line, file=self.process.stdin, flush=True)
+    def _told(self, order: str) -> float:
+        print(order, file=self.process.stdin, flush=True)
         for line in self.process.stdout or ():
             if line.startswith("seconds "):
                 return float(line.split()[1])
