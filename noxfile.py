@@ -26,11 +26,11 @@ BACKENDS = {
 FEW = ("-e", ".[testing]", "pytest", "pytest-xdist", "pandas", "scikit-learn")
 
 USE_THE_WHEEL = """
-import importlib.metadata, pathlib, sys
+import importlib.metadata, pathlib
 import din_layers
 import numpy as np
 folder = pathlib.Path(din_layers.__file__).parent
-assert folder.is_relative_to(sys.prefix), folder
+assert folder.parent.samefile("installed"), folder
 assert (folder / "py.typed").exists()
 assert din_layers.__version__ == importlib.metadata.version("din-layers")
 pooling = din_layers.SequencePoolingLayer()
@@ -95,15 +95,18 @@ def nightly(session: nox.Session) -> None:
 @nox.session
 def wheel(session: nox.Session) -> None:
     """Build wheel and sdist, check their metadata, use the wheel outside the checkout."""
-    session.install("build", "twine")
+    session.install("build", "twine", "tensorflow", "keras")
     dist = Path(session.create_tmp(), "dist")
     shutil.rmtree(dist, ignore_errors=True)
     session.run("python", "-m", "build", "--outdir", str(dist), ".", silent=True)
     built = [str(path) for path in sorted(dist.iterdir())]
     session.run("twine", "check", "--strict", *built)
-    session.install(*(path for path in built if path.endswith(".whl")))
     session.chdir(dist)
-    session.run("python", "-c", USE_THE_WHEEL, env={"CUDA_VISIBLE_DEVICES": "-1"})
+    (wheel,) = (path for path in built if path.endswith(".whl"))
+    # Beside the checkout, which may be installed as well.
+    session.run("python", "-m", "pip", "install", "-q", "--no-deps", "-t", "installed", wheel)
+    env = {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": "installed"}
+    session.run("python", "-c", USE_THE_WHEEL, env=env)
 
 
 @nox.session

@@ -18,6 +18,8 @@ Shape = tuple[int, int, int, float]  # batch, time, dim, share of positions that
 SHAPES: list[Shape] = [
     (512, 50, 32, 0.3),
     (512, 100, 64, 0.3),
+    (512, 100, 64, 0.5),
+    (512, 100, 64, 0.8),
     (256, 200, 128, 0.2),
     (128, 1000, 64, 0.2),
     (32, 10, 8, 0.5),

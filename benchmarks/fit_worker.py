@@ -124,7 +124,8 @@ def our_din(data: Data, way: str) -> Din:
         name: keras.Input((None,), name=f"history_{name}", dtype="int32", ragged=ragged)
         for name in behaviours
     }
-    embed = {name: keras.layers.Embedding(size, UNITS) for name, size in sizes.items()}
+    near_0 = keras.initializers.RandomNormal(stddev=1e-4)  # as in the other two
+    embed = {name: keras.layers.Embedding(size, UNITS, near_0) for name, size in sizes.items()}
     vectors = {name: embed[name](x) for name, x in ids.items()}
     query = keras.layers.Concatenate()([vectors[name] for name in behaviours])
     keys = keras.layers.Concatenate()([embed[name](x) for name, x in histories.items()])
