@@ -3,12 +3,13 @@
     python tests/golden/write.py NAME...
 
 writes `tests/golden/VERSION/NAME.keras`, `.weights.h5`, `.json` (the architecture) and `.npz`
-(inputs and outputs) from the model in `tests/golden/recipes/NAME.py`, and prints the lines that
-pin them in `tests/test_golden.py`.
+(inputs and outputs) from the model in `tests/golden/recipes/NAME.py`, and pins them in
+`tests/golden/sha256.txt`.
 
 It is run once for each name, by whoever adds the recipe. It refuses to write a file a second time,
 and files of an existing version are never replaced: people have such files, and a change that needs
-new ones has broken theirs. A new layer, or a new form of an old one, gets a recipe of its own.
+new ones has broken theirs. A new layer, or a new form of an old one, gets a recipe of its own. What
+the files of versions before 0.4 hold, their `.json` and `.npz` say: their recipes have gone.
 """
 
 import hashlib
@@ -55,7 +56,8 @@ def write(name, folder):
 if __name__ == "__main__":
     import din_layers
 
-    for name in sys.argv[1:]:
-        for path in write(name, GOLDEN / din_layers.__version__):
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
-            print(f'    "{path.relative_to(GOLDEN).as_posix()}": "{digest}",')
+    with open(GOLDEN / "sha256.txt", "a") as pins:
+        for name in sys.argv[1:]:
+            for path in write(name, GOLDEN / din_layers.__version__):
+                digest = hashlib.sha256(path.read_bytes()).hexdigest()
+                print(f"{digest}  {path.relative_to(GOLDEN).as_posix()}", file=pins)
