@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -146,19 +146,11 @@ def _outputs(model: keras.Model, inputs: Any) -> list[Array]:
     return [to_numpy(output).astype("float64") for output in keras.tree.flatten(outputs)]
 
 
-def _packages(model: keras.Model) -> set[str]:
-    """Return the packages of the classes of a model's layers, as `import` takes them."""
-    modules = (type(layer).__module__ for layer in _layers(model))
-    return {module.split(".")[0] for module in modules} - {"keras", "__main__", "builtins"}
-
-
-def _layers(model: keras.Model) -> Iterator[keras.Layer]:
-    yield model
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _layers(layer)
-        else:
-            yield layer
+def _packages(layer: keras.Layer) -> set[str]:
+    """Return the packages of the classes of a layer, or of a model's layers, to be imported."""
+    inner = layer.layers if isinstance(layer, keras.Model) else []
+    packages = {type(layer).__module__.split(".")[0]}.union(*map(_packages, inner))
+    return packages - {"keras", "__main__", "builtins"}
 
 
 def _check_files(
