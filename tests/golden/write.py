@@ -29,28 +29,22 @@ def write(name, folder):
     import tensorflow as tf
     from wiring import randomize
 
+    if existing := list(folder.glob(f"{name}.*")):
+        raise SystemExit(f"write.py: {existing[0]} exists: golden files are written once")
     recipe = runpy.run_path(str(GOLDEN / "recipes" / f"{name}.py"))
     model, inputs = recipe["model"](), recipe["inputs"]()
     randomize(model)
     tensors = [tf.constant(x) for x in inputs]
     outputs = model(tensors if len(tensors) > 1 else tensors[0])
-    outputs = outputs if isinstance(outputs, list) else [outputs]
-    files = {
-        folder / f"{name}.keras": model.save,
-        folder / f"{name}.weights.h5": model.save_weights,
-        folder / f"{name}.json": lambda path: path.write_text(model.to_json(indent=1) + "\n"),
-        folder / f"{name}.npz": lambda path: np.savez_compressed(
-            path,
-            **{f"input_{place}": x for place, x in enumerate(inputs)},
-            **{f"output_{place}": np.asarray(x) for place, x in enumerate(outputs)},
-        ),
-    }
-    if existing := [path for path in files if path.exists()]:
-        raise SystemExit(f"write.py: {existing[0]} exists: golden files are written once")
+    arrays = {f"input_{place}": x for place, x in enumerate(inputs)}
+    for place, x in enumerate(outputs if isinstance(outputs, list) else [outputs]):
+        arrays[f"output_{place}"] = np.asarray(x)
     folder.mkdir(exist_ok=True)
-    for path, save in files.items():
-        save(path)
-    return list(files)
+    model.save(folder / f"{name}.keras")
+    model.save_weights(folder / f"{name}.weights.h5")
+    (folder / f"{name}.json").write_text(model.to_json(indent=1) + "\n")
+    np.savez_compressed(folder / f"{name}.npz", **arrays)
+    return sorted(folder.glob(f"{name}.*"))
 
 
 if __name__ == "__main__":
