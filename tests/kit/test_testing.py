@@ -293,7 +293,7 @@ NO_GRADIENT = "`apply` must (have|return a tensor with a) gradient"
         (noisy, {}, ValueError, "`apply` must return the same for the same input"),
         (through_numpy, {}, TypeError, NO_GRADIENT),
         (stopped, {}, TypeError, NO_GRADIENT),
-        (right_sum, {"invariants": ["unknown"]}, ValueError, "must be among .*'unknown'"),
+        (right_sum, {"invariants": ["unknown"]}, ValueError, "`invariants` must be among .*'unk"),
         (right_sum, {"invariants": []}, ValueError, "`invariants` must name at least one"),
         (right_sum, {"invariants": "empty_history"}, TypeError, "`invariants` must be a list of n"),
         (right_sum, {"dim": 0}, ValueError, "`dim` must be at least 1"),
