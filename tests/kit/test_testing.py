@@ -343,8 +343,8 @@ def pool_events(events, **told):
     return din_layers.SequencePoolingLayer("mean")(events, **told)
 
 
-def embedded_history():
-    history = keras.Input((None,), dtype="int32", name="history")
+def embedded_history(name="history"):
+    history = keras.Input((None,), dtype="int32", name=name)
     return history, keras.layers.Embedding(9, DIM, mask_zero=True)(history)
 
 
@@ -447,10 +447,8 @@ def test_an_order_is_found_in_ids():
 
 @pytest.mark.parametrize("others", [0, 1])
 def test_inputs_need_no_names(others):
-    history = keras.Input((None,), dtype="int32")
-    keys = keras.layers.Embedding(9, DIM, mask_zero=True)(history)
-    output = pool_events(keys)
-    inputs = [history]
+    history, keys = embedded_history(name=None)
+    inputs, output = [history], pool_events(keys)
     for _ in range(others):
         inputs.append(keras.Input((1,), dtype="int32"))
         output = output + keras.layers.Embedding(9, DIM)(inputs[-1])
