@@ -56,27 +56,6 @@ def test_every_invariant_has_its_heading_in_the_contract():
     assert list(parts) == list(testing.INVARIANTS)
 
 
-PAGES = {path.name for path in (ROOT / "docs").glob("*.md")}
-# The pages that mkdocs_hooks.py makes of files outside docs/.
-COPIES = dict(
-    re.findall(r'"([\w/]+\.md)": "(\w+\.md)"', (ROOT / "mkdocs_hooks.py").read_text("utf-8"))
-)
-
-
-def test_every_page_is_in_the_navigation_once():
-    navigation = re.findall(
-        r"^ +- [^:]+: (\S+\.md)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M
-    )
-    assert sorted(navigation) == sorted([*PAGES, *COPIES.values()])
-
-
-@pytest.mark.parametrize("source", [*COPIES, *sorted(f"docs/{page}" for page in PAGES)])
-def test_links_lead_to_files(source):
-    text = (ROOT / source).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#:]+)[#)]", text):
-        assert ((ROOT / source).parent / link).exists(), link
-
-
 def test_the_reference_has_every_public_name():
     text = "".join((ROOT / "docs" / page).read_text("utf-8") for page in ("layers.md", "kit.md"))
     made = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
