@@ -52,6 +52,7 @@ def numeric_inputs(batch=6, time=5, ragged=False):
         from_row_lengths, valid = tf.RaggedTensor.from_row_lengths, history != 0
         history = from_row_lengths(history[valid], valid.sum(1))
         weights = from_row_lengths(weights[valid], valid.sum(1))
+        candidates = tf.constant(candidates)
     return [history, candidates, weights]
 
 
