@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import din_layers
 
@@ -38,15 +39,21 @@ def click_model(**attention):
     return keras.Model(model.inputs, model.outputs[0])
 
 
-def numeric_inputs(batch=6, time=5, seed=0):
+def numeric_inputs(batch=6, time=5, ragged=False):
     """Inputs for `numeric_model`: the second history is empty, the third has a hole."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     history = rng.integers(1, VOCABULARY, (batch, time)).astype("int32")
     history[np.arange(time) >= rng.integers(0, time + 1, (batch, 1))] = 0
     history[1] = 0
     history[2] = [3, 0, 5, *[0] * (time - 3)]
     candidates = rng.integers(1, VOCABULARY, (batch, 2)).astype("int32")
-    return [history, candidates, rng.uniform(0, 1, (batch, time)).astype("float32")]
+    weights = rng.uniform(0, 1, (batch, time)).astype("float32")
+    if ragged:
+        from_row_lengths, valid = tf.RaggedTensor.from_row_lengths, history != 0
+        history = from_row_lengths(history[valid], valid.sum(1))
+        weights = from_row_lengths(weights[valid], valid.sum(1))
+        candidates = tf.constant(candidates)
+    return [history, candidates, weights]
 
 
 def string_model():
@@ -70,4 +77,4 @@ def string_model():
 def string_inputs():
     """Inputs for `string_model`: padding "", unknown words, an empty history."""
     history = [["a", "line\nbreak", ""], ["", "", ""], ["é\0x", "unknown", "b"]]
-    return [np.array(history, object), np.array([["b"], ["a"], ["?"]], object)]
+    return [tf.constant(history), tf.constant([["b"], ["a"], ["?"]])]

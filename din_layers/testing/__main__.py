@@ -32,37 +32,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m din_layers.testing",
         description="Check the masking of a saved Keras model that starts from padded ids.",
     )
-    parser.add_argument("model", type=Path, help="a .keras file")
-    parser.add_argument(
-        "--history", action="append", metavar="INPUT", help="an input with the time axis; repeat"
-    )
-    parser.add_argument("--output", help="which output, if the model has several")
-    parser.add_argument(
-        "--vocabulary",
-        action="append",
-        default=[],
-        metavar="INPUT=N",
-        help="how many ids an input has that feeds no Embedding; repeat",
-    )
-    parser.add_argument(
-        "--padding",
-        choices=PADDINGS,
-        default="right",
-        help="where padding may stand (default: %(default)s)",
-    )
-    parser.add_argument("--order", action="store_true", help="check permutation_invariance too")
-    parser.add_argument(
-        "--import",
-        dest="imports",
-        action="append",
-        default=[],
-        metavar="MODULE",
-        help="a module that registers the model's classes; repeat",
-    )
-    parser.add_argument(
-        "--max-examples", type=int, default=20, help="for each invariant (default: %(default)s)"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of the search (default: %(default)s)")
+    add, default = parser.add_argument, "(default: %(default)s)"
+    add("model", type=Path, help="a .keras file")
+    add("--history", action="append", metavar="INPUT", help="an input with the time axis; repeat")
+    add("--output", help="which output, if the model has several")
+    vocabulary = "how many ids an input has that feeds no Embedding; repeat"
+    add("--vocabulary", action="append", default=[], metavar="INPUT=N", help=vocabulary)
+    padding = f"where padding may stand {default}"
+    add("--padding", choices=PADDINGS, default="right", help=padding)
+    add("--order", action="store_true", help="check permutation_invariance too")
+    imports = "a module that registers the model's classes; repeat"
+    add("--import", dest="imports", action="append", default=[], metavar="MODULE", help=imports)
+    add("--max-examples", type=int, default=20, help=f"for each invariant {default}")
+    add("--seed", type=int, default=0, help=f"of the search {default}")
     return parser
 
 

@@ -1,6 +1,6 @@
 """`check_ids`: the invariants for a whole model that starts from padded integer ids."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,33 +10,15 @@ import numpy as np
 from hypothesis import strategies as st
 from keras import ops
 
-from din_layers._checks import check_bool, check_choice, check_integer, check_number, message
+from din_layers._checks import check_bool, check_integer, message
 from din_layers.testing import _gradients
+from din_layers.testing._invariants import INVARIANTS
 from din_layers.testing._search import chosen, search
-from din_layers.testing._strategies import PADDINGS, Array, Draw, Sizes, ids, tenths, values
-from din_layers.testing._subject import (
-    EMPTY,
-    Batch,
-    Gradients,
-    Subject,
-    as_code,
-)
+from din_layers.testing._strategies import Array, Draw, Sizes, ids, tenths, values
+from din_layers.testing._subject import Batch, Gradients, Subject, as_code
 
 #: What can be asked of ids: they have no extreme values, and a model has its spec.
-IDS_INVARIANTS = (
-    "padding_invariance",
-    "padding_is_inert",
-    "finite_gradients",
-    "empty_history",
-    "batch_independence",
-    "permutation_invariance",
-)
-
-
-# The row of an embedding is finite, but for a multiplication by the mask any finite one is 0.
-_FINITE = (100.0, -1e4, 1e6)
-_GARBAGE = (*_FINITE, np.nan)
-_SEEDS = st.integers(0, 2**32 - 1)
+IDS_INVARIANTS = tuple(x for x in INVARIANTS if x not in ("extreme_values", "dtype_and_shape"))
 
 
 def check_ids(
@@ -98,10 +80,6 @@ def check_ids(
         >>> testing.check_ids(model)
     """
     __tracebackhide__ = True
-    check_choice("padding", padding, PADDINGS)
-    if tolerance is not None:
-        check_number("tolerance", tolerance, 0.0, 1.0)
-    check_choice("empty", empty, EMPTY)
     check_bool("training", training)
     default = [x for x in IDS_INVARIANTS[:-1] if not (training and x == "batch_independence")]
     subject = ModelOnIds(model, history, output, vocabulary or {}, padding, tolerance, empty)
@@ -109,7 +87,7 @@ def check_ids(
     try:
         if training:
             subject.training = True
-            subject.learn_output("model", tolerance)
+            subject.learn_output("model")
         for name in chosen(invariants, default, IDS_INVARIANTS, subject):
             search(subject, name, max_examples, seed)
     finally:
@@ -118,19 +96,22 @@ def check_ids(
 
 @dataclass(frozen=True)
 class ModelInput:
-    """An input of a model.
-
-    Attributes:
-        name: Its name.
-        shape: Its shape, with the batch.
-        dtype: Its dtype.
-        embeddings: The `Embedding` layers that it goes straight into.
-    """
+    """An input of a model, and the layers that it goes straight into."""
 
     name: str
-    shape: tuple[int | None, ...]
+    shape: tuple[int | None, ...]  # with the batch
     dtype: str
     embeddings: tuple[keras.layers.Embedding, ...]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it takes no ids."""
+        return self.dtype.startswith("float")
+
+    @property
+    def mask_zero(self) -> bool:
+        """Whether an id of 0 is padding."""
+        return any(embedding.mask_zero for embedding in self.embeddings)
 
     @property
     def has_time(self) -> bool:
@@ -143,42 +124,16 @@ def inputs_of(model: Any) -> list[ModelInput]:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         expected = "must be a functional or sequential Keras model with inputs"
         raise TypeError(message("model", expected, model=model))
+    embeddings = [layer for layer in model.layers if isinstance(layer, keras.layers.Embedding)]
     return [
-        ModelInput(
-            x.name,
-            tuple(x.shape),
-            x.dtype,
-            tuple(layer for layer in consumers if isinstance(layer, keras.layers.Embedding)),
-        )
-        for x, consumers in zip(model.inputs, _consumers(model), strict=True)
+        ModelInput(x.name, tuple(x.shape), x.dtype, tuple(e for e in embeddings if _takes(e, x)))
+        for x in model.inputs
     ]
 
 
-def _consumers(model: keras.Model) -> list[list[keras.Layer | None]]:
-    """Return, for each input, the layers that are called on it."""
-    if isinstance(model, keras.Sequential):
-        return [list(model.layers[:1])]
-    layers = {layer.name: layer for layer in model.layers}  # the graph has plain operations too
-    config = model.get_config()
-    consumers: dict[str, list[keras.Layer | None]] = {}
-    for operation in config["layers"]:
-        for source in _histories_in(operation["inbound_nodes"]):
-            consumers.setdefault(source, []).append(layers.get(operation["name"]))
-    # Triples: the name of the input's layer, which is not that of the input, and two numbers.
-    names = keras.tree.flatten(config["input_layers"])[::3]
-    return [consumers.get(name, []) for name in names]
-
-
-def _histories_in(config: Any) -> Iterator[str]:
-    """Yield the names of the layers whose outputs a serialized call takes."""
-    if isinstance(config, dict):
-        if config.get("class_name") == "__keras_tensor__":
-            yield config["config"]["keras_history"][0]
-        else:
-            yield from _histories_in(list(config.values()))
-    elif isinstance(config, list | tuple):
-        for part in config:
-            yield from _histories_in(part)
+def _takes(layer: keras.Layer, x: Any) -> bool:
+    """Tell whether a layer is called on an input itself."""
+    return any(x is given for node in layer._inbound_nodes for given in node.input_tensors)
 
 
 def _find_history(inputs: Sequence[ModelInput], names: Sequence[str] | None) -> list[ModelInput]:
@@ -188,11 +143,7 @@ def _find_history(inputs: Sequence[ModelInput], names: Sequence[str] | None) -> 
         if not names or [name for name in names if name not in known]:
             raise ValueError(message("history", f"must be among {known}", history=list(names)))
         return [x for x in inputs if x.name in names]
-    times = {
-        x.shape[1]
-        for x in inputs
-        if x.has_time and any(embedding.mask_zero for embedding in x.embeddings)
-    }
+    times = {x.shape[1] for x in inputs if x.has_time and x.mask_zero}
     if len(times) != 1:
         expected = "must be named: no inputs of one length feed an `Embedding(mask_zero=True)`"
         raise ValueError(message("history", expected, inputs={x.name: x.shape for x in inputs}))
@@ -201,6 +152,10 @@ def _find_history(inputs: Sequence[ModelInput], names: Sequence[str] | None) -> 
 
 class ModelOnIds(Subject):
     """A model of ids, with its inputs told apart."""
+
+    # The row of an embedding is finite, but for a multiplication by the mask any finite one is 0.
+    gradient_garbage = (100.0, -1e4, 1e6)
+    garbage = (*gradient_garbage, np.nan)
 
     def __init__(
         self,
@@ -212,6 +167,7 @@ class ModelOnIds(Subject):
         tolerance: float | None,
         empty: str = "finite",
     ) -> None:
+        super().__init__(padding, empty, tolerance)
         inputs = inputs_of(model)
         self.model = model
         self.history = _find_history(inputs, history)
@@ -221,13 +177,10 @@ class ModelOnIds(Subject):
         if quantized := [e.name for e in self.embeddings if e.quantization_mode]:
             expected = "must have embeddings of floats: check it before `quantize`"
             raise ValueError(message("model", expected, quantized=quantized))
-        self.padding = padding
-        self.garbage, self.gradient_garbage = _GARBAGE, _FINITE
-        self.empty = empty
         self.training = False
         self.sizes = self._sizes()
         self.output = self._output_index(output)
-        self.learn_output("model", tolerance)
+        self.learn_output("model")
 
     def _sizes(self) -> Sizes:
         batches = {x.shape[0] for x in (*self.history, *self.others) if x.shape[0] is not None}
@@ -249,35 +202,31 @@ class ModelOnIds(Subject):
         return names.index(output)
 
     def typical(self, shape: tuple[int, int]) -> Batch:
-        def values_of(x: ModelInput, shape: tuple[int, ...]) -> Array:
-            if x.dtype.startswith("float"):
+        def fixed(x: ModelInput, shape: tuple[int, ...]) -> Array:
+            if x.is_float:
                 return tenths(shape, seed=1).astype(x.dtype)
             return np.random.default_rng(1).integers(1, self.vocabulary[x.name], shape, x.dtype)
 
-        return Batch(
-            np.ones(shape, bool),
-            {x.name: values_of(x, (*shape, *_known(x.shape[2:]))) for x in self.history},
-            {x.name: values_of(x, (shape[0], *_known(x.shape[1:]))) for x in self.others},
-        )
+        return self._batch(np.ones(shape, bool), fixed)
 
     def draw(self, draw: Draw, mask: Array) -> Batch:
         def drawn(x: ModelInput, shape: tuple[int, ...]) -> Array:
-            if x.dtype.startswith("float"):
-                return draw(values(shape)).astype(x.dtype)
-            return draw(ids(shape, self.vocabulary[x.name])).astype(x.dtype)
+            numbers = draw(values(shape) if x.is_float else ids(shape, self.vocabulary[x.name]))
+            if x in self.history and len(shape) > 2 and x.mask_zero:
+                # Tags, some of them padding; an event that is valid has one at least.
+                rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+                fewer = numbers * rng.integers(0, 2, shape)
+                numbers = np.where(fewer.any(-1, keepdims=True), fewer, numbers)
+            return numbers.astype(x.dtype)
 
-        def drawn_events(x: ModelInput) -> Array:
-            events = drawn(x, (*mask.shape, *_known(x.shape[2:])))
-            if events.ndim == 2 or not any(embedding.mask_zero for embedding in x.embeddings):
-                return events
-            # Tags, some of them padding; an event that is valid has one at least.
-            fewer = events * np.random.default_rng(draw(_SEEDS)).integers(0, 2, events.shape)
-            return np.where(fewer.any(-1, keepdims=True), fewer, events).astype(x.dtype)
+        return self._batch(mask, drawn)
 
+    def _batch(self, mask: Array, make: Callable[[ModelInput, tuple[int, ...]], Array]) -> Batch:
+        """Return a batch of what a function makes of each input and its shape."""
         return Batch(
             mask,
-            {x.name: drawn_events(x) for x in self.history},
-            {x.name: drawn(x, (len(mask), *_known(x.shape[1:]))) for x in self.others},
+            {x.name: make(x, (*mask.shape, *_known(x.shape[2:]))) for x in self.history},
+            {x.name: make(x, (len(mask), *_known(x.shape[1:]))) for x in self.others},
         )
 
     def _arrays(self, batch: Batch) -> dict[str, Array]:
@@ -295,7 +244,7 @@ class ModelOnIds(Subject):
         return keras.tree.flatten(self.model(inputs, training=self.training))[self.output]
 
     def differentiate(self, batch: Batch) -> Gradients:
-        floats = [x.name for x in self.history if x.dtype.startswith("float")]
+        floats = [x.name for x in self.history if x.is_float]
         variables = list(self.model.trainable_variables)
         with self._padding_embedding(batch.padding):
             output, of_inputs, of_weights = _gradients.differentiate(
@@ -353,7 +302,7 @@ def _known(shape: tuple[int | None, ...]) -> tuple[int, ...]:
 
 def _vocabulary_of(x: ModelInput, given: Mapping[str, int]) -> int:
     """Return the number of ids of an integer input, 0 for one of floats."""
-    if x.dtype.startswith("float"):
+    if x.is_float:
         return 0
     if "int" not in x.dtype:
         expected = "must take ids or floats; check what follows the lookup of strings"

@@ -7,28 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from din_layers._checks import check_choice, check_integer, check_number, message
+from din_layers._checks import check_integer, message
 from din_layers.testing import _gradients
 from din_layers.testing._invariants import DEFAULT_INVARIANTS, INVARIANTS, MaskingError
 from din_layers.testing._search import chosen, search
-from din_layers.testing._strategies import (
-    GARBAGE,
-    PADDINGS,
-    Array,
-    Draw,
-    Sizes,
-    draw_mask,
-    tenths,
-    values,
-)
-from din_layers.testing._subject import (
-    EMPTY,
-    Batch,
-    Gradients,
-    Subject,
-    as_code,
-    symbolic_mismatch,
-)
+from din_layers.testing._strategies import Array, Draw, Sizes, draw_mask, tenths, values
+from din_layers.testing._subject import Batch, Gradients, Subject, as_code, symbolic_mismatch
 
 Tensor = Any
 
@@ -94,12 +78,7 @@ def check_masking(
         ...
     """
     __tracebackhide__ = True
-    check_choice("padding", padding, PADDINGS)
-    if tolerance is not None:
-        check_number("tolerance", tolerance, 0.0, 1.0)
-    check_choice("empty", empty, EMPTY)
     sizes = Sizes(min_batch, max_batch, min_time, max_time)
-    check_integer("dim", dim, minimum=1)
     subject = _Function(apply, dim, sizes, padding, empty, tolerance)
     for name in chosen(invariants, DEFAULT_INVARIANTS, INVARIANTS, subject):
         search(subject, name, max_examples, seed)
@@ -111,16 +90,14 @@ class _Function(Subject):
     def __init__(
         self, apply: Any, dim: int, sizes: Sizes, padding: str, empty: str, tolerance: float | None
     ) -> None:
+        super().__init__(padding, empty, tolerance)
         if not callable(apply):
             expected = "must be callable as `apply(sequence, mask)`"
             raise TypeError(message("apply", expected, apply=apply))
         self.apply = apply
-        self.dim = dim
+        self.dim = check_integer("dim", dim, minimum=1)
         self.sizes = sizes
-        self.padding = padding
-        self.garbage = self.gradient_garbage = GARBAGE
-        self.empty = empty
-        typical = self.learn_output("apply", tolerance)
+        typical = self.learn_output("apply")
         if not typical.aligned["sequence"].any():
             expected = "must return a tensor with a gradient with respect to `sequence`"
             raise TypeError(message("apply", expected, gradient=0.0))
@@ -148,19 +125,11 @@ class _Function(Subject):
         return float(np.max(np.abs(batch.aligned["sequence"][batch.mask]), initial=0.0))
 
     def check_spec(self, draw: Draw) -> None:
-        mask = draw(draw_mask(self.sizes, self.padding))
-        batch = self.draw(draw, mask)
+        batch = self.draw(draw, draw(draw_mask(self.sizes, self.padding)))
         output = self.call(batch)
-        batch_size, time = (
-            None if low < high else high
-            for low, high in (
-                (self.sizes.min_batch, self.sizes.max_batch),
-                (self.sizes.min_time, self.sizes.max_time),
-            )
-        )
         spec = self.apply(
-            keras.KerasTensor((batch_size, time, self.dim), "float32"),
-            keras.KerasTensor((batch_size, time), "bool"),
+            keras.KerasTensor((*self.sizes.shape, self.dim), "float32"),
+            keras.KerasTensor(self.sizes.shape, "bool"),
         )
         if mismatch := symbolic_mismatch(spec, output):
             raise MaskingError("dtype_and_shape", f"{mismatch}\n\n{self.snippet(batch)}")
@@ -168,10 +137,5 @@ class _Function(Subject):
     def snippet(self, batch: Batch, gradient: bool = False) -> str:
         arguments = "sequence, mask, valid=mask" if self.keeps_time else "sequence, mask"
         taken = f"testing.gradients(apply, {arguments})" if gradient else "apply(sequence, mask)"
-        return "\n".join(
-            [
-                f"sequence = {as_code(batch.filled('sequence'))}",
-                f"mask = {as_code(batch.mask)}",
-                f"print({taken})",
-            ]
-        )
+        sequence = f"sequence = {as_code(batch.filled('sequence'))}"
+        return f"{sequence}\nmask = {as_code(batch.mask)}\nprint({taken})"

@@ -192,7 +192,8 @@ def dtype_and_shape(subject: Subject, draw: Draw) -> None:
 
 Invariant = Callable[[Subject, Draw], None]
 
-_ALL: dict[str, Invariant] = {
+#: All invariants by their names.
+BY_NAME: dict[str, Invariant] = {
     invariant.__name__: invariant
     for invariant in (
         padding_invariance,
@@ -207,16 +208,11 @@ _ALL: dict[str, Invariant] = {
 }
 
 #: The names of all invariants.
-INVARIANTS = tuple(_ALL)
+INVARIANTS = tuple(BY_NAME)
 
 #: Those that are checked unless others are named. The other two do not hold of every right layer:
 #: an LSTM heeds the order, and not every function takes symbolic tensors.
 DEFAULT_INVARIANTS = INVARIANTS[:-2]
-
-
-def invariant_of(name: str) -> Invariant:
-    """Return an invariant by its name."""
-    return _ALL[name]
 
 
 def _draw(subject: Subject, draw: Draw) -> Batch:

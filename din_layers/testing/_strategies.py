@@ -22,14 +22,7 @@ GARBAGE = (np.nan, np.inf, -np.inf, _LARGEST, -_LARGEST, 3e9, -2e9)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many rows and positions a drawn batch has.
-
-    Attributes:
-        min_batch: The smallest number of rows.
-        max_batch: The largest number of rows.
-        min_time: The smallest number of positions.
-        max_time: The largest number of positions.
-    """
+    """How many rows and positions a drawn batch has."""
 
     min_batch: int = 1
     max_batch: int = 4
@@ -45,6 +38,12 @@ class Sizes:
             if getattr(self, low) > getattr(self, high):
                 received = {low: getattr(self, low), high: getattr(self, high)}
                 raise ValueError(message(low, f"must be at most `{high}`", **received))
+
+    @property
+    def shape(self) -> tuple[int | None, int | None]:
+        """(batch, time), None for what varies."""
+        batch = self.max_batch if self.min_batch == self.max_batch else None
+        return batch, self.max_time if self.min_time == self.max_time else None
 
     @property
     def batches(self) -> list[int]:
@@ -101,13 +100,9 @@ def masks(
         >>> test()
     """
     check_choice("padding", padding, PADDINGS)
-    return _any_mask(Sizes(min_batch, max_batch, min_time, max_time), padding)
-
-
-def _any_mask(sizes: Sizes, padding: str) -> st.SearchStrategy[Array]:
-    """Draw a mask of any of the sizes."""
-    batch = st.integers(sizes.min_batch, sizes.max_batch)
-    return _mask(batch, st.integers(sizes.min_time, sizes.max_time), padding)
+    sizes = Sizes(min_batch, max_batch, min_time, max_time)
+    times = st.integers(sizes.min_time, sizes.max_time)
+    return _mask(st.integers(sizes.min_batch, sizes.max_batch), times, padding)
 
 
 def draw_mask(sizes: Sizes, padding: str) -> st.SearchStrategy[Array]:
@@ -212,8 +207,8 @@ def padded_sequences(
         >>> test()
     """
     check_integer("dim", dim, minimum=1)
-    check_choice("padding", padding, PADDINGS)
-    mask = draw(_any_mask(Sizes(min_batch, max_batch, min_time, max_time), padding))
+    sizes = {"min_batch": min_batch, "max_batch": max_batch}
+    mask = draw(masks(**sizes, min_time=min_time, max_time=max_time, padding=padding))
     sequence = draw(values((*mask.shape, dim)))
     return np.where(mask[..., None], sequence, np.float32(0)), mask
 
@@ -248,8 +243,8 @@ def histories(
         >>> test()
     """
     check_integer("vocabulary", vocabulary, minimum=2)
-    check_choice("padding", padding, PADDINGS)
-    mask = draw(_any_mask(Sizes(min_batch, max_batch, min_time, max_time), padding))
+    sizes = {"min_batch": min_batch, "max_batch": max_batch}
+    mask = draw(masks(**sizes, min_time=min_time, max_time=max_time, padding=padding))
     return np.where(mask, draw(ids(mask.shape, vocabulary)), np.int32(0))
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from din_layers._checks import message
+from din_layers._checks import check_choice, check_number, message
 from din_layers.testing._gradients import to_numpy
-from din_layers.testing._strategies import Array, Draw, Sizes
+from din_layers.testing._strategies import GARBAGE, PADDINGS, Array, Draw, Sizes
 
 Tensor = Any
 
@@ -25,20 +25,14 @@ EMPTY = ("finite", "zeros")
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of padded histories.
+    """Rows of padded histories."""
 
-    Attributes:
-        mask: Which positions are valid, bool (batch, time).
-        aligned: By input, what has the time axis: (batch, time, ...). What stands at invalid
-            positions does not count: `padding` does.
-        per_row: By input, what belongs to a whole row: (batch, ...).
-        padding: What stands at invalid positions.
-    """
-
-    mask: Array
+    mask: Array  # which positions are valid, bool (batch, time)
+    # By input, what has the time axis: (batch, time, ...). What it has at invalid positions does
+    # not count: `padding` does.
     aligned: dict[str, Array]
-    per_row: dict[str, Array] = field(default_factory=dict)
-    padding: float = 0.0
+    per_row: dict[str, Array] = field(default_factory=dict)  # what belongs to a row: (batch, ...)
+    padding: float = 0.0  # what stands at invalid positions
 
     def take(self, rows: Any) -> "Batch":
         """Return the batch of some rows."""
@@ -68,51 +62,37 @@ class Batch:
 
 @dataclass(frozen=True)
 class Gradients:
-    """What `Subject.differentiate` returns.
-
-    Attributes:
-        output: The output.
-        aligned: By floating-point aligned input, its gradient.
-        padding: The gradient of what else is padding, such as an embedding's row 0, or None.
-        weights: The gradients of the trainable weights.
-    """
+    """What `Subject.differentiate` returns."""
 
     output: Array
-    aligned: dict[str, Array]
-    padding: Array | None
-    weights: list[Array]
+    aligned: dict[str, Array]  # by input, if it is of floats
+    padding: Array | None  # of what else is padding, such as an embedding's row 0
+    weights: list[Array]  # of all that are trainable
 
 
 class Subject(abc.ABC):
-    """A layer or model under test.
+    """A layer or model under test; `padding`, `empty` and `tolerance` are those of the checks."""
 
-    Attributes:
-        sizes: How many rows and positions it takes.
-        padding: Where invalid positions may stand.
-        garbage: What may stand there that must not matter.
-        gradient_garbage: What may stand there that must not matter to gradients either.
-        empty: What the output of an empty row is: `"finite"` or `"zeros"`.
-        keeps_time: Whether the second axis of its output is time.
-        output_dtype: The dtype of its output.
-        tolerance: The largest relative difference that counts as none.
-        scales: How large the output, the gradients of inputs and those of weights are for the
-            batch `typical`: what rounds to less than the tolerance of that is no difference.
-    """
-
-    sizes: Sizes
-    padding: str
-    garbage: Sequence[float]
-    gradient_garbage: Sequence[float]
-    empty: str
-    keeps_time: bool
+    sizes: Sizes  # how many rows and positions it takes
+    garbage: Sequence[float] = GARBAGE  # what may stand in the padding that must not matter
+    gradient_garbage: Sequence[float] = GARBAGE  # and must not matter to gradients either
+    keeps_time: bool  # whether the second axis of its output is time
     output_dtype: str
-    tolerance: float
+    # How large the output, the gradients of inputs and those of weights are for the batch
+    # `typical`: what rounds to less than the tolerance of that is no difference.
     scales: dict[str, float]
 
+    def __init__(self, padding: str, empty: str, tolerance: float | None) -> None:
+        self.padding = check_choice("padding", padding, PADDINGS)
+        self.empty = check_choice("empty", empty, EMPTY)
+        if tolerance is not None:
+            check_number("tolerance", tolerance, 0.0, 1.0)
+        self._tolerance = tolerance
+
     @property
-    def can_move_padding(self) -> bool:
-        """Whether the same events can be padded in more than one way."""
-        return self.padding == "any" or self.sizes.min_time < self.sizes.max_time
+    def tolerance(self) -> float:
+        """The largest relative difference that counts as none."""
+        return TOLERANCES[self.output_dtype] if self._tolerance is None else self._tolerance
 
     @abc.abstractmethod
     def draw(self, draw: Draw, mask: Array) -> Batch:
@@ -146,7 +126,7 @@ class Subject(abc.ABC):
         """Compare a symbolic call with a real one."""
         raise ValueError("`dtype_and_shape` needs a function that takes symbolic tensors.")
 
-    def learn_output(self, name: str, tolerance: float | None) -> Gradients:
+    def learn_output(self, name: str) -> Gradients:
         """Call what is checked, `name` in messages, on two sizes to learn what it returns.
 
         The gradients of the larger one are returned.
@@ -161,7 +141,6 @@ class Subject(abc.ABC):
         self.keeps_time = all(len(shape) > 1 and shape[1] == time for time, shape in shapes)
         if len(shapes) == 1:  # of one size: a vector of as many numbers is no time axis
             self.keeps_time &= len(shapes[0][1]) > 2
-        self.tolerance = TOLERANCES[self.output_dtype] if tolerance is None else tolerance
         try:
             typical = self.differentiate(batch)
         except Exception as error:  # of whatever kind the backend's is

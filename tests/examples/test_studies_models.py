@@ -1,5 +1,6 @@
 """The models of the studies: published sizes, shapes and rows, padding, and the known answers."""
 
+import contextlib
 import csv
 
 import keras
@@ -14,17 +15,13 @@ from studies import two_towers as towers
 from studies.command_line import main
 from studies.data import HISTORY, held_out, load, number, questions
 
+from din_layers.testing import MaskingError, check_ids
 from din_layers.testing._fresh_process import run_fresh
 
 
 @pytest.fixture(scope="module")
 def few():
     return load(limit=3)
-
-
-def longer(inputs, more=3):
-    """The same histories with more padding."""
-    return {key: np.pad(x, [(0, 0), (0, more * (x.shape[1] > 1))]) for key, x in inputs.items()}
 
 
 def test_rows_of_a_million_come_after_another_and_show_what_was_before(few):
@@ -62,21 +59,13 @@ def test_ragged_and_padded_din_are_the_same(few, pooling):
     np.testing.assert_allclose(ragged(inputs), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_dien_serves_what_it_learnt_and_ignores_padding(monkeypatch):
+def test_dien_serves_what_it_learnt_and_ignores_padding(few, monkeypatch):
     """Not every version of Keras hands a mask on behind a GRU."""
     monkeypatch.setattr(keras.layers.GRU, "compute_mask", lambda self, *_: None)
-    rng = np.random.default_rng(0)
-    shares = np.concatenate([np.zeros((1, 3)), rng.dirichlet(np.ones(3), 7)]).astype("float32")
-    valid = np.arange(6) < np.array([0, 1, 4, 6])[:, None]
-    inputs = {
-        "movie": rng.integers(1, 8, (4, 1)),
-        "history_movies": rng.integers(1, 8, (4, 6)) * valid,
-        "history_ratings": rng.integers(1, 11, (4, 6)) * valid,
-    }
-    model = dien.build_dien(shares)
-    np.testing.assert_allclose(model(longer(inputs)), model(inputs), rtol=1e-5)
-    served = dien.without_auxiliary_loss(model)
-    np.testing.assert_array_equal(served(inputs), model(inputs))
+    model = dien.build_dien(din.genre_shares(few))
+    check_ids(model, invariants=["padding_invariance"], max_examples=5)
+    inputs = din.inputs_of(questions(few, np.arange(9), 6))
+    np.testing.assert_array_equal(dien.without_auxiliary_loss(model)(inputs), model(inputs))
 
 
 def test_the_auxiliary_loss_is_the_log_loss_of_the_next_event_and_of_a_sampled_one():
@@ -114,21 +103,11 @@ def test_bst_ignores_padding_and_only_the_transformer_sees_the_order(pooling):
     items, users = {"item": (20, 6), "category": (5, 2)}, {"gender": (3, 4)}
     sizes = {"heads": 2, "attention_units": (6, 3), "hidden_units": (5,), "blocks": 2}
     model = bst.build_bst(items, users, pooling=pooling, activation="dice", **sizes)
-    rng = np.random.default_rng(0)
-    valid = np.arange(6) < np.arange(7)[:, None]  # the first history is empty
-    inputs = {
-        "item": rng.integers(1, 20, (7, 1)),
-        "category": rng.integers(1, 5, (7, 1)),
-        "gender": rng.integers(1, 3, (7, 1)),
-        "history_item": rng.integers(1, 20, (7, 6)) * valid,
-        "history_category": rng.integers(1, 5, (7, 6)) * valid,
-    }
-    # Sums over a longer axis in another order, in float32.
-    np.testing.assert_allclose(model(inputs), model(longer(inputs)), atol=1e-6)
-    full = {name: ids[-1:] for name, ids in inputs.items()}
-    turned = {name: ids[:, ::-1] for name, ids in full.items()}
-    same = np.allclose(model(full), model(turned), atol=1e-6)
-    assert same != (pooling == "transformer")
+    asked = {"history": ["history_item", "history_category"], "max_examples": 5}
+    check_ids(model, invariants=["padding_invariance"], **asked)
+    sees_order = pooling == "transformer"
+    with pytest.raises(MaskingError) if sees_order else contextlib.nullcontext():
+        check_ids(model, invariants=["permutation_invariance"], **asked)
 
 
 def test_the_published_batch_has_its_shapes():

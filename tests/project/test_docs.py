@@ -28,14 +28,13 @@ def test_the_code_of_a_page_runs(page, blocks, tmp_path, monkeypatch):
         exec(compile(block, page, "exec"), names)
 
 
-def test_the_readme_has_two_screens():
+def test_the_readme_has_two_screens_two_commands_and_every_public_class():
+    """CI takes the second command from there, by its end."""
     assert len(README.splitlines()) <= 150
-
-
-def test_the_readme_has_the_two_commands():
-    """CI takes the second from there, by its end."""
     assert '    pip install -e ".[examples]" && python examples/studies din\n' in README
     assert '    pip install -e ".[test]" && pytest\n' in README
+    for name in din_layers.custom_objects:
+        assert f"| `{name}`" in README
 
 
 def test_the_page_about_testing_shows_what_is_printed(capsys):
@@ -57,51 +56,17 @@ def test_every_invariant_has_its_heading_in_the_contract():
     assert list(parts) == list(testing.INVARIANTS)
 
 
-PAGES = {path.name for path in (ROOT / "docs").glob("*.md")}
-# The pages that mkdocs_hooks.py makes of files outside docs/.
-COPIES = dict(
-    re.findall(r'"([\w/]+\.md)": "(\w+\.md)"', (ROOT / "mkdocs_hooks.py").read_text("utf-8"))
-)
-
-
-def test_every_page_is_in_the_navigation_once():
-    navigation = re.findall(
-        r"^ +- [^:]+: (\S+\.md)", (ROOT / "mkdocs.yml").read_text("utf-8"), re.M
-    )
-    assert sorted(navigation) == sorted([*PAGES, *COPIES.values()])
-
-
-@pytest.mark.parametrize("source", [*COPIES, *sorted(f"docs/{page}" for page in PAGES)])
-def test_links_lead_to_files(source):
-    text = (ROOT / source).read_text(encoding="utf-8")
-    for link in re.findall(r"\]\(([^)#:]+)[#)]", text):
-        assert ((ROOT / source).parent / link).exists(), link
-
-
 def test_the_reference_has_every_public_name():
     text = "".join((ROOT / "docs" / page).read_text("utf-8") for page in ("layers.md", "kit.md"))
     made = re.findall(r"^::: (\S+)$", text, re.MULTILINE)
-    constants = [name for name in testing.__all__ if not callable(getattr(testing, name))]
-    assert sorted(made) == sorted(
-        [
-            *(f"din_layers.{name}" for name in din_layers.custom_objects),
-            *(f"din_layers.testing.{name}" for name in set(testing.__all__) - set(constants)),
-        ]
-    )
-
-
-def test_the_readme_names_every_public_class():
-    for name in din_layers.custom_objects:
-        assert f"| `{name}`" in README
+    of_kit = [name for name in testing.__all__ if callable(getattr(testing, name))]
+    public = [*din_layers.custom_objects, *(f"testing.{name}" for name in of_kit)]
+    assert sorted(made) == sorted(f"din_layers.{name}" for name in public)
 
 
 DOCUMENTED = {
     **din_layers.custom_objects,
-    **{
-        name: getattr(testing, name)
-        for name in testing.__all__
-        if inspect.isfunction(getattr(testing, name))
-    },
+    **dict(inspect.getmembers(testing, inspect.isfunction)),
 }
 
 

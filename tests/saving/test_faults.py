@@ -2,11 +2,11 @@
 
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -64,15 +64,9 @@ print(sum("moving_" in name for name in names))
 
 def train(folder, name, kill=0):
     """Train in a process, which kills itself after `kill` steps if that is not 0."""
-    arguments = [
-        os.path.dirname(os.path.dirname(__file__)),
-        folder / "backup",
-        kill,
-        folder / f"{name}.npz",
-    ]
-    return subprocess.run(
-        [sys.executable, "-c", TRAIN, *map(str, arguments)], capture_output=True, text=True
-    )
+    arguments = [Path(__file__).parents[1], folder / "backup", kill, folder / f"{name}.npz"]
+    command = [sys.executable, "-c", TRAIN, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.mark.slow
@@ -116,21 +110,20 @@ def load(content, folder):
     return keras.models.load_model(path)
 
 
-def rewritten(path, change):
-    """Return the archive with its `config.json` changed."""
+def with_config(path, class_name, **values):
+    """Return the archive with other values in the config of the first layer of a class."""
     out = io.BytesIO()
     with zipfile.ZipFile(path) as old, zipfile.ZipFile(out, "w") as new:
         for name in old.namelist():
             data = old.read(name)
             if name == "config.json":
-                data = json.dumps(change(json.loads(data))).encode()
+                model = json.loads(data)
+                layers = model["config"]["layers"]
+                layer = next(x for x in layers if x["class_name"] == class_name)
+                layer["config"].update(values)
+                data = json.dumps(model).encode()
             new.writestr(name, data)
     return out.getvalue()
-
-
-def layer_named(config, class_name):
-    """Return the first layer of a class in a model's config."""
-    return next(x for x in config["config"]["layers"] if x["class_name"] == class_name)
 
 
 # KeyError is zipfile's for a member that is missing, OSError and BadZipFile (an OSError's sibling)
@@ -168,48 +161,30 @@ def test_a_flipped_byte_loads_or_is_an_error(saved, tmp_path_factory, place, byt
     assert isinstance(model, keras.Model)
 
 
-def set_config(class_name, **values):
-    def change(config):
-        layer_named(config, class_name)["config"].update(values)
-        return config
-
-    return change
-
-
 @pytest.mark.parametrize(
-    ("model", "change", "text"),
+    ("class_name", "values", "text"),
     [
-        ("numeric", set_config("Dice", axis="last"), "`axis` must be an integer"),
-        ("numeric", set_config("Dice", momentum=10**400), "`momentum` must lie between"),
-        ("numeric", set_config("AttentionPoolingLayer", mode="sun"), "`mode` must be one of"),
-        ("numeric", set_config("AttentionPoolingLayer", surprise=1), "surprise"),
-        (
-            "numeric",
-            set_config("AttentionPoolingLayer", att_hidden_units=[6, -3]),
-            "`att_hidden_units` must be at least 1",
-        ),
-        ("numeric", set_config("SequencePoolingLayer", mode=[]), "`mode` must be one of"),
-        ("numeric", set_config("WeightedSequenceLayer", weight_normalization=1), "must be one of"),
-    ]
-    + [
-        pytest.param("string", change, text, marks=needs_tensorflow)
-        for change, text in (
-            (set_config("VocabLayer", keys=[]), "`keys` must not be empty"),
-            (set_config("VocabLayer", keys="/etc/passwd"), "`keys` must be an ordered"),
-            (set_config("HashLayer", num_buckets=2**64), "`num_buckets` must fit into int64"),
-        )
+        ("Dice", {"axis": "last"}, "`axis` must be an integer"),
+        ("Dice", {"momentum": 10**400}, "`momentum` must lie between"),
+        ("AttentionPoolingLayer", {"mode": "sun"}, "`mode` must be one of"),
+        ("AttentionPoolingLayer", {"surprise": 1}, "surprise"),
+        ("AttentionPoolingLayer", {"att_hidden_units": [6, -3]}, "`att_hidden_units` must be at l"),
+        ("AttentionPoolingLayer", {"att_hidden_units": [7, 3]}, "shape"),  # of the weights
+        ("SequencePoolingLayer", {"mode": []}, "`mode` must be one of"),
+        ("WeightedSequenceLayer", {"weight_normalization": 1}, "must be one of"),
+        ("VocabLayer", {"keys": []}, "`keys` must not be empty"),
+        ("VocabLayer", {"keys": "/etc/passwd"}, "`keys` must be an ordered"),
+        ("HashLayer", {"num_buckets": 2**64}, "`num_buckets` must fit into int64"),
     ],
 )
-def test_a_tampered_config_is_named(saved, tmp_path, model, change, text):
+def test_a_tampered_config_is_named(saved, tmp_path, class_name, values, text):
+    strings = class_name in ("VocabLayer", "HashLayer")
+    if strings and BACKEND != "tensorflow":
+        pytest.skip("strings in a model are TensorFlow's")
+    file = saved / ("string.keras" if strings else "numeric.keras")
     with pytest.raises((TypeError, ValueError)) as caught:
-        load(rewritten(saved / f"{model}.keras", change), tmp_path)
+        load(with_config(file, class_name, **values), tmp_path)
     assert text in str(caught.value)
-
-
-def test_weights_of_another_shape_are_an_error(saved, tmp_path):
-    change = set_config("AttentionPoolingLayer", att_hidden_units=[7, 3])
-    with pytest.raises(ValueError, match="shape"):
-        load(rewritten(saved / "numeric.keras", change), tmp_path)
 
 
 def test_a_path_in_the_place_of_keys_is_a_key(tmp_path):
@@ -256,9 +231,9 @@ def hostile(target):
 )
 def test_nothing_smuggled_in_is_executed(saved, tmp_path, class_name, key, place):
     target = tmp_path / "executed"
-    changed = set_config(class_name, **{key: hostile(target)[place]})
+    changed = with_config(saved / "numeric.keras", class_name, **{key: hostile(target)[place]})
     with pytest.raises((TypeError, ValueError, AttributeError)):
-        load(rewritten(saved / "numeric.keras", changed), tmp_path)
+        load(changed, tmp_path)
     assert not target.exists()
 
 
