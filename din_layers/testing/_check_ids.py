@@ -124,16 +124,42 @@ def inputs_of(model: Any) -> list[ModelInput]:
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         expected = "must be a functional or sequential Keras model with inputs"
         raise TypeError(message("model", expected, model=model))
-    embeddings = [layer for layer in model.layers if isinstance(layer, keras.layers.Embedding)]
     return [
-        ModelInput(x.name, tuple(x.shape), x.dtype, tuple(e for e in embeddings if _takes(e, x)))
-        for x in model.inputs
+        ModelInput(
+            x.name,
+            tuple(x.shape),
+            x.dtype,
+            tuple(layer for layer in consumers if isinstance(layer, keras.layers.Embedding)),
+        )
+        for x, consumers in zip(model.inputs, _consumers(model), strict=True)
     ]
 
 
-def _takes(layer: keras.Layer, x: Any) -> bool:
-    """Tell whether a layer is called on an input itself."""
-    return any(x is given for node in layer._inbound_nodes for given in node.input_tensors)
+def _consumers(model: keras.Model) -> list[list[keras.Layer | None]]:
+    """Return, for each input, the layers that are called on it."""
+    if isinstance(model, keras.Sequential):
+        return [list(model.layers[:1])]
+    layers = {layer.name: layer for layer in model.layers}  # the graph has plain operations too
+    config = model.get_config()
+    consumers: dict[str, list[keras.Layer | None]] = {}
+    for operation in config["layers"]:
+        for source in _histories_in(operation["inbound_nodes"]):
+            consumers.setdefault(source, []).append(layers.get(operation["name"]))
+    # Triples: the name of the input's layer, which is not that of the input, and two numbers.
+    names = keras.tree.flatten(config["input_layers"])[::3]
+    return [consumers.get(name, []) for name in names]
+
+
+def _histories_in(config: Any) -> Iterator[str]:
+    """Yield the names of the layers whose outputs a serialized call takes."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "__keras_tensor__":
+            yield config["config"]["keras_history"][0]
+        else:
+            yield from _histories_in(list(config.values()))
+    elif isinstance(config, list | tuple):
+        for part in config:
+            yield from _histories_in(part)
 
 
 def _find_history(inputs: Sequence[ModelInput], names: Sequence[str] | None) -> list[ModelInput]:
