@@ -92,6 +92,21 @@ def train(
     return run
 
 
+def train_each(
+    seeds: Iterable[int],
+    builders: Mapping[str, Callable[[], keras.Model]],
+    train_one: Callable[[keras.Model, int], Run],
+) -> dict[str, list[Run]]:
+    """Train each model with each seed."""
+    runs: dict[str, list[Run]] = {name: [] for name in builders}
+    for seed in seeds:
+        for name, build in builders.items():
+            print(f"\nTraining: {name}, seed {seed}", flush=True)
+            keras.utils.set_random_seed(seed)
+            runs[name].append(train_one(build(), seed))
+    return runs
+
+
 def compare(
     options: argparse.Namespace,
     staging: Path,
@@ -110,13 +125,10 @@ def compare(
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(test.label, predict(model, test_inputs), test.user)}
 
-    runs: dict[str, list[Run]] = {name: [] for name in builders}
-    for seed in options.seeds:
-        for name, build in builders.items():
-            print(f"\nTraining: {name}, seed {seed}", flush=True)
-            keras.utils.set_random_seed(seed)
-            one = train(build(), train_inputs, label, epochs=options.epochs, score=score)
-            runs[name].append(one)
+    def train_one(model: keras.Model, seed: int) -> Run:
+        return train(model, train_inputs, label, epochs=options.epochs, score=score)
+
+    runs = train_each(options.seeds, builders, train_one)
     print_scores(runs, len(label))
     draw_training(runs, staging / "training.png")
     model = served(next(iter(runs.values()))[0].model)
