@@ -1,14 +1,13 @@
 """Section `attention`: AttentionPoolingLayer against the layer as it is commonly written."""
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from backends import HOW, NAIVE, RAGGED, SKIPPING, WAYS, Run, forward_pass, training_step
 from keras import layers, ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
@@ -126,8 +125,7 @@ def least_work(shape: Shape) -> float:
     return 2 * batch * (time * fill * by_event + by_row)
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure the ratios, and how far from the limit they are."""
+def measure(options: Options) -> Measured:
     shapes = [(4, 20, 4, 0.3)] if options.quick else SHAPES
     size = 64 if options.quick else 2048
     matrix = ops.convert_to_tensor(np.ones((size, size), "float32"))

@@ -4,21 +4,20 @@ The others are the shortest correct expressions over finite padding; ours also k
 padding and empty histories harmless.
 """
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
-from backends import HOW, RAGGED, WAYS, forward_pass, training_step
+from backends import HOW, RAGGED, WAYS, Forward, forward_pass, training_step
 from keras import layers, ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
 
-Forward = Callable[..., Any]
+Pairs = Iterator[tuple[str, Forward, Forward, list[Any]]]  # name, Keras's, ours, their inputs
 
 
 def _only(mask: Any, x: Any) -> Any:
@@ -50,10 +49,7 @@ KERAS_WEIGHTS: dict[str | None, Forward] = {
 }
 
 
-def pairs(
-    batch: int, time: int, dim: int, fill: float
-) -> Iterator[tuple[str, Forward, Forward, list[Any]]]:
-    """Yield what is compared: its name, Keras's, ours, their inputs."""
+def pairs(batch: int, time: int, dim: int, fill: float) -> Pairs:
     rng = np.random.default_rng(0)
     lengths = rng.binomial(time, fill, batch).clip(1)
     x = ops.convert_to_tensor(rng.normal(size=(batch, time, dim)).astype("float32"))
@@ -81,9 +77,7 @@ def pairs(
     yield "Dice, training, mask", *_activations(x, training=True), [x, mask]
 
 
-def ragged_pairs(
-    x: Any, weights: Any, lengths: Any
-) -> Iterator[tuple[str, Forward, Forward, list[Any]]]:
+def ragged_pairs(x: Any, weights: Any, lengths: Any) -> Pairs:
     import tensorflow as tf
 
     ragged, weights = (tf.RaggedTensor.from_tensor(t, lengths) for t in (x, weights))
@@ -123,8 +117,7 @@ def _activations(x: Any, training: bool) -> tuple[Forward, Forward]:
     )
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure forward passes and gradients."""
+def measure(options: Options) -> Measured:
     size = (4, 5, 3, 0.5) if options.quick else (512, 50, 64, 0.3)
     rows = []
     for name, other, ours, inputs in tqdm(list(pairs(*size)), unit="layer", leave=False):
