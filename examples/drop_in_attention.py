@@ -3,8 +3,6 @@
 The model below predicts whether a user will like a film, from the films that the user has rated
 and whether they were liked. It pools the history by a plain mean. We put DIN's attention in its
 place, look at what it looks at, save the model, load it and go on training.
-
-    python examples/drop_in_attention.py
 """
 
 from pathlib import Path
