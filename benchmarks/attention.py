@@ -34,10 +34,9 @@ class NaiveAttention(keras.Layer):
         self.dense_layers = [*hidden, layers.Dense(1)]
 
     def build(self, input_shape: Any) -> None:
-        width = 4 * input_shape[1][-1]
-        for dense in self.dense_layers:
+        widths = 4 * input_shape[1][-1], *HIDDEN
+        for dense, width in zip(self.dense_layers, widths, strict=True):
             dense.build((None, None, width))
-            width = dense.units
 
     def call(self, inputs: Any) -> Any:
         query, keys, ids = inputs
@@ -101,13 +100,11 @@ def compiled(shape: Shape) -> list[dict[str, Run]]:
     batch, time, dim, fill = shape
     ids, candidates = histories(batch, time, fill)
     scored = Scored(dim)
-    kinds: list[dict[str, Run]] = []
-    for build in (forward_pass, training_step):
-        kinds.append({})
-        for way in scored.layers:
-            inputs = [ops.convert_to_tensor(candidates), history(way, ids)]
-            kinds[-1][way] = build(way, scored.call(way), scored.weights(way), inputs)
-    return kinds
+    inputs = {way: [ops.convert_to_tensor(candidates), history(way, ids)] for way in scored.layers}
+    return [
+        {way: build(way, scored.call(way), scored.weights(way), inputs[way]) for way in inputs}
+        for build in (forward_pass, training_step)
+    ]
 
 
 def check_equal(forwards: dict[str, Run]) -> None:

@@ -18,15 +18,7 @@ import numpy as np
 from keras import layers, ops
 
 from din_layers import SequencePoolingLayer
-from studies.data import (
-    Floats,
-    Ints,
-    MovieLens,
-    UserError,
-    genre_combinations,
-    newest_first,
-    questions,
-)
+from studies.data import Ints, MovieLens, UserError, genre_combinations, newest_first, questions
 from studies.report import table
 from studies.scores import mean_and_spread
 from studies.training import SCORING_BATCH, train
@@ -93,7 +85,7 @@ def build_training_model(
     return keras.Model({**inputs, "positive": positive}, logits, name="inbatch")
 
 
-def in_batch_logits(users: Any, items: Any, ids: Any, probabilities: Floats) -> Any:
+def in_batch_logits(users: Any, items: Any, ids: Any, probabilities: Any) -> Any:
     """Logits (batch, 1 + batch) of each user's own item and of all items of the batch.
 
     `users` and `items` are (batch, dim), `ids` those of the items (batch, 1). Popular items are
