@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
 from backends import HOW, RAGGED, WAYS, Forward, forward_pass, training_step
 from keras import layers, ops
@@ -57,10 +56,15 @@ def pairs(batch: int, time: int, dim: int, fill: float) -> Pairs:
     weights = ops.convert_to_tensor(rng.uniform(size=(batch, time)).astype("float32"))
     for name, pools in KERAS_POOLS.items():
         layer = din_layers.SequencePoolingLayer(name)
-        yield f"pooling, {name}", pools, _with_mask(layer), [x, mask]
+        yield f"pooling, {name}", pools, lambda x, mask, layer=layer: layer(x, mask=mask), [x, mask]
     for how, normalise in KERAS_WEIGHTS.items():
-        ours = _weighs(din_layers.WeightedSequenceLayer(how))
-        yield f"weighting, {how}", _keras_weighs(normalise), ours, [x, weights, mask]
+        layer = din_layers.WeightedSequenceLayer(how)
+        yield (
+            f"weighting, {how}",
+            lambda x, weights, mask, to=normalise: x * to(mask, weights)[..., None],
+            lambda x, weights, mask, layer=layer: layer([x, weights], mask=[mask, None]),
+            [x, weights, mask],
+        )
     if RAGGED in WAYS:
         yield from ragged_pairs(x, weights, lengths)
     gru, augru = layers.GRU(dim), din_layers.AUGRU(dim)
@@ -91,18 +95,6 @@ def ragged_pairs(x: Any, weights: Any, lengths: Any) -> Pairs:
         lambda x, weights: plain([x, weights]).values,
         [ragged, weights],
     )
-
-
-def _with_mask(layer: keras.Layer) -> Forward:
-    return lambda x, mask: layer(x, mask=mask)
-
-
-def _weighs(layer: keras.Layer) -> Forward:
-    return lambda x, weights, mask: layer([x, weights], mask=[mask, None])
-
-
-def _keras_weighs(normalise: Forward) -> Forward:
-    return lambda x, weights, mask: x * normalise(mask, weights)[..., None]
 
 
 def _activations(x: Any, training: bool) -> tuple[Forward, Forward]:
