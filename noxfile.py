@@ -16,7 +16,6 @@ nox.options.sessions = ["check", "test"]
 
 # The full product of cases, few examples of each; JAX compiles each, fast rather than well.
 BRIEF = {"HYPOTHESIS_PROFILE": "brief", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
-EVERYTHING = ("-m", "slow or not slow")
 BACKENDS = {
     "tensorflow": ("-e", ".[test]"),
     "jax": ("-e", ".[test,jax]"),
@@ -60,7 +59,7 @@ def test(session: nox.Session) -> None:
 def full(session: nox.Session, backend: str) -> None:
     """All tests, the slow ones too, on one backend: `nox -s "full(jax)"`."""
     session.install(*BACKENDS[backend])
-    args = session.posargs or EVERYTHING
+    args = session.posargs or ("-m", "slow or not slow")
     session.run("pytest", "-q", *args, env={"KERAS_BACKEND": backend, **BRIEF})
 
 
@@ -69,8 +68,7 @@ def oldest(session: nox.Session) -> None:
     """The contract and the layers on the oldest versions that are supported."""
     session.install(*FEW, "keras==3.12.0", "tensorflow==2.16.1", "numpy==1.26.0")
     # Not the golden files: Keras does not promise that older versions read what newer ones wrote.
-    tests = ("tests/contract", "tests/layers", "tests/saving/test_saving.py")
-    args = session.posargs or tests
+    args = session.posargs or ("tests/contract", "tests/layers", "tests/saving/test_saving.py")
     session.run("pytest", "-q", *args, env=BRIEF)
 
 

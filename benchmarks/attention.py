@@ -1,14 +1,13 @@
 """Section `attention`: AttentionPoolingLayer against the layer as it is commonly written."""
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 from backends import HOW, NAIVE, RAGGED, SKIPPING, WAYS, Run, forward_pass, training_step
 from keras import layers, ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
@@ -37,10 +36,9 @@ class NaiveAttention(keras.Layer):
         self.dense_layers = [*hidden, layers.Dense(1)]
 
     def build(self, input_shape: Any) -> None:
-        width = 4 * input_shape[1][-1]
-        for dense in self.dense_layers:
+        widths = 4 * input_shape[1][-1], *HIDDEN
+        for dense, width in zip(self.dense_layers, widths, strict=True):
             dense.build((None, None, width))
-            width = dense.units
 
     def call(self, inputs: Any) -> Any:
         query, keys, ids = inputs
@@ -104,13 +102,11 @@ def compiled(shape: Shape) -> list[dict[str, Run]]:
     batch, time, dim, fill = shape
     ids, candidates = histories(batch, time, fill)
     scored = Scored(dim)
-    kinds: list[dict[str, Run]] = []
-    for build in (forward_pass, training_step):
-        kinds.append({})
-        for way in scored.layers:
-            inputs = [ops.convert_to_tensor(candidates), history(way, ids)]
-            kinds[-1][way] = build(way, scored.call(way), scored.weights(way), inputs)
-    return kinds
+    inputs = {way: [ops.convert_to_tensor(candidates), history(way, ids)] for way in scored.layers}
+    return [
+        {way: build(way, scored.call(way), scored.weights(way), inputs[way]) for way in inputs}
+        for build in (forward_pass, training_step)
+    ]
 
 
 def check_equal(forwards: dict[str, Run]) -> None:
@@ -128,8 +124,7 @@ def least_work(shape: Shape) -> float:
     return 2 * batch * (time * fill * by_event + by_row)
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure the ratios, and how far from the limit they are."""
+def measure(options: Options) -> Measured:
     shapes = [(4, 20, 4, 0.3)] if options.quick else SHAPES
     size = 64 if options.quick else 2048
     matrix = ops.convert_to_tensor(np.ones((size, size), "float32"))

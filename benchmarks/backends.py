@@ -5,12 +5,13 @@ TensorFlow runs a plain graph or XLA, JAX runs under `jit`, PyTorch eagerly.
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 from keras import ops
 
-Run = Callable[[], Any]
+Run, Forward = Callable[[], Any], Callable[..., Any]
 Tensors = Sequence[Any]
 
 BACKEND = keras.backend.backend()
@@ -21,16 +22,6 @@ NAIVE = "naive"
 PADDED, SKIPPING = "padded", "padded, skip_padding"
 XLA, RAGGED = "padded, XLA", "ragged"  # TensorFlow alone has these
 WAYS = (PADDED, XLA, SKIPPING, RAGGED) if BACKEND == "tensorflow" else (PADDED, SKIPPING)
-
-
-def forward_pass(way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors) -> Run:
-    """Return what runs `call(*inputs)`, which reads these weights."""
-    return _compiled(way, call, weights, inputs, gradients=False)
-
-
-def training_step(way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors) -> Run:
-    """Return what computes the gradients of the weights and of the inputs that are floats."""
-    return _compiled(way, call, weights, inputs, gradients=True)
 
 
 def device() -> str:
@@ -60,9 +51,7 @@ def _floats(inputs: Tensors) -> list[Any]:
     return [x for x in floats if keras.backend.standardize_dtype(x.dtype) == "float32"]
 
 
-def _tensorflow(
-    way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors, gradients: bool
-) -> Run:
+def _tensorflow(way: str, call: Forward, weights: Tensors, inputs: Tensors, gradients: bool) -> Run:
     import tensorflow as tf
 
     of = [w.value for w in weights if w.trainable] + _floats(inputs)
@@ -81,9 +70,7 @@ def _tensorflow(
     return _waiting(graph, wait)
 
 
-def _jax(
-    way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors, gradients: bool
-) -> Run:
+def _jax(way: str, call: Forward, weights: Tensors, inputs: Tensors, gradients: bool) -> Run:
     import jax
 
     trained = [w for w in weights if w.trainable]
@@ -105,9 +92,7 @@ def _jax(
     return lambda: jax.block_until_ready(run(*arguments))[0]
 
 
-def _torch(
-    way: str, call: Callable[..., Any], weights: Tensors, inputs: Tensors, gradients: bool
-) -> Run:
+def _torch(way: str, call: Forward, weights: Tensors, inputs: Tensors, gradients: bool) -> Run:
     import torch
 
     floats = _floats(inputs)
@@ -138,3 +123,7 @@ def _waiting(run: Run, wait: Run | None) -> Run:
 
 
 _compiled = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND]
+# Of a way, a function, the weights that it reads, and its inputs: what runs the function, and what
+# computes the gradients of the weights and of the inputs that are floats.
+forward_pass = partial(_compiled, gradients=False)
+training_step = partial(_compiled, gradients=True)

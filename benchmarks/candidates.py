@@ -1,18 +1,15 @@
 """Section `candidates`: many candidates against one history, as at serving."""
 
-import argparse
-from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from attention import FILMS, Scored, check_equal, histories, history
 from backends import NAIVE, Run, forward_pass
 from keras import ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 
 
 def ways(candidates: int, time: int, dim: int, fill: float) -> dict[str, Run]:
-    """Return the forward passes by way."""
     ids, _ = histories(1, time, fill)
     query = np.random.default_rng(1).integers(1, FILMS, (1, candidates)).astype("int32")
     scored = Scored(dim)
@@ -23,15 +20,14 @@ def ways(candidates: int, time: int, dim: int, fill: float) -> dict[str, Run]:
 
     forwards = {}
     for way in scored.layers:
-        call: Callable[..., Any] = one_by_one if way == NAIVE else scored.call(way)
+        call = one_by_one if way == NAIVE else scored.call(way)
         inputs = [ops.convert_to_tensor(query), history(way, ids)]
         forwards[way] = forward_pass(way, call, scored.weights(way), inputs)
     check_equal(forwards)
     return forwards
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure forward passes."""
+def measure(options: Options) -> Measured:
     size = (5, 10, 4, 0.3) if options.quick else (500, 200, 64, 0.3)
     medians = interleaved_medians(ways(*size), options.runs)
     naive = medians.pop(NAIVE)

@@ -3,7 +3,6 @@
 Each model lives in a process of its own, `fit_worker.py`, and they take turns epoch by epoch.
 """
 
-import argparse
 import contextlib
 import importlib.metadata
 import os
@@ -12,12 +11,11 @@ import subprocess
 import sys
 import tempfile
 import venv
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from backends import BACKEND, WAYS
-from report import Table, cell
+from report import Measured, Options, Table, cell
 from tqdm import trange
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
@@ -96,8 +94,7 @@ class Worker:
         raise RuntimeError(f"{self.process.args} ended with code {self.process.wait()}")
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Train in turns."""
+def measure(options: Options) -> Measured:
     batches, epochs = (1, 1) if options.quick else (40, max(3, options.runs // 4))
     ways = WAYS[-1:] if options.quick else WAYS
     pythons = {way: Path(sys.executable) for way in ways}

@@ -1,7 +1,5 @@
 """Section `ids`: VocabLayer and HashLayer against StringLookup, IntegerLookup and Hashing."""
 
-import argparse
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -9,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from backends import BACKEND, HOW
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
@@ -40,7 +38,7 @@ def pairs(batch: int, time: int, keys: int) -> list[tuple[str, Any, Any, Any]]:
     return list(zip(ours, keras_layers, ours.values(), [strings, integers] * 2, strict=True))
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
+def measure(options: Options) -> Measured:
     """Measure lookups: in a graph on TensorFlow, else of NumPy arrays."""
     size = (4, 5, 20) if options.quick else (512, 50, 100_000)
     rows = []

@@ -1,33 +1,22 @@
 """Section `imports`: `import din_layers` against `import keras`, in fresh processes."""
 
-import argparse
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
-
-_PROGRAM = """
-import sys
-import time
-start = time.perf_counter()
-import {module}
-print(time.perf_counter() - start, len(sys.modules))
-"""
 
 
 def run(module: str, counts: dict[str, int], progress: tqdm) -> None:
     """Import a module in a fresh process and note how many modules that are."""
-    program = _PROGRAM.format(module=module)
+    program = f"import sys, {module}; print(len(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
-    counts[module] = int(done.stdout.split()[1])
+    counts[module] = int(done.stdout)
     progress.update()
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Import both in turns."""
+def measure(options: Options) -> Measured:
     modules, counts = ("keras", "din_layers"), {}
     runs, warm_up = (1, 0) if options.quick else (max(options.runs // 2, 3), 1)
     with tqdm(total=2 * (runs + warm_up), unit="process", leave=False) as progress:

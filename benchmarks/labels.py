@@ -1,14 +1,11 @@
 """Section `labels`: training with many labels for one history, against a row for each label."""
 
-import argparse
-from collections.abc import Iterator
-
 import keras
 import numpy as np
 from attention import FILMS, HIDDEN, NaiveAttention, histories, history
 from backends import NAIVE, RAGGED, SKIPPING, WAYS, Run, training_step
 from keras import layers, ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
@@ -51,8 +48,7 @@ def steps(way: str, shape: Shape) -> dict[str, Run]:
     }
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure training steps over the same labels."""
+def measure(options: Options) -> Measured:
     shapes = [(3, 4, 5, 4, 0.5)] if options.quick else SHAPES
     rows = []
     for shape in tqdm(shapes, unit="shape", leave=False):

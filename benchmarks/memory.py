@@ -1,20 +1,17 @@
 """Section `memory`: peak memory of a training step over long histories, in fresh processes."""
 
-import argparse
 import ctypes
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 from attention import compiled
 from backends import BACKEND, NAIVE, WAYS
-from report import Table, cell
+from report import Measured, Options, Table, cell
 from tqdm import tqdm
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Run each way in a process of its own."""
+def measure(options: Options) -> Measured:
     shape = (2, 30, 4, 0.2) if options.quick else (128, 1000, 64, 0.2)
     ways = [NAIVE, *WAYS[-1:]] if options.quick else [NAIVE, *WAYS]
     peaks = {}

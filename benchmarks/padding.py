@@ -1,16 +1,12 @@
 """Section `padding`: what more padding costs where the events stay the same."""
 
-import argparse
-from collections.abc import Callable, Iterator
-from typing import Any
-
 from attention import Scored, histories, ragged
-from backends import RAGGED, WAYS, training_step
+from backends import RAGGED, WAYS, Run, training_step
 from keras import ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 
 
-def step(way: str, batch: int, time: int, dim: int, fill: float, padding: int) -> Callable[[], Any]:
+def step(way: str, batch: int, time: int, dim: int, fill: float, padding: int) -> Run:
     """Return a training step over histories with further positions of padding."""
     ids, candidates = histories(batch, time, fill, padding)
     scored = Scored(dim)
@@ -20,8 +16,7 @@ def step(way: str, batch: int, time: int, dim: int, fill: float, padding: int) -
     return training_step(way, of_padded, scored.weights(way), inputs)
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure training steps with padding and with twice as much of it."""
+def measure(options: Options) -> Measured:
     batch, time, dim, fill = (4, 10, 4, 0.3) if options.quick else (512, 100, 64, 0.3)
     more = round(time * (1 - fill))
     cells = []

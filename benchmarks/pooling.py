@@ -4,21 +4,19 @@ The others are the shortest correct expressions over finite padding; ours also k
 padding and empty histories harmless.
 """
 
-import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import keras
 import numpy as np
-from backends import HOW, RAGGED, WAYS, forward_pass, training_step
+from backends import HOW, RAGGED, WAYS, Forward, forward_pass, training_step
 from keras import layers, ops
-from report import Table, cell, interleaved_medians
+from report import Measured, Options, Table, cell, interleaved_medians
 from tqdm import tqdm
 
 import din_layers
 
-Forward = Callable[..., Any]
+Pairs = Iterator[tuple[str, Forward, Forward, list[Any]]]  # name, Keras's, ours, their inputs
 
 
 def _only(mask: Any, x: Any) -> Any:
@@ -50,10 +48,7 @@ KERAS_WEIGHTS: dict[str | None, Forward] = {
 }
 
 
-def pairs(
-    batch: int, time: int, dim: int, fill: float
-) -> Iterator[tuple[str, Forward, Forward, list[Any]]]:
-    """Yield what is compared: its name, Keras's, ours, their inputs."""
+def pairs(batch: int, time: int, dim: int, fill: float) -> Pairs:
     rng = np.random.default_rng(0)
     lengths = rng.binomial(time, fill, batch).clip(1)
     x = ops.convert_to_tensor(rng.normal(size=(batch, time, dim)).astype("float32"))
@@ -61,10 +56,15 @@ def pairs(
     weights = ops.convert_to_tensor(rng.uniform(size=(batch, time)).astype("float32"))
     for name, pools in KERAS_POOLS.items():
         layer = din_layers.SequencePoolingLayer(name)
-        yield f"pooling, {name}", pools, _with_mask(layer), [x, mask]
+        yield f"pooling, {name}", pools, lambda x, mask, layer=layer: layer(x, mask=mask), [x, mask]
     for how, normalise in KERAS_WEIGHTS.items():
-        ours = _weighs(din_layers.WeightedSequenceLayer(how))
-        yield f"weighting, {how}", _keras_weighs(normalise), ours, [x, weights, mask]
+        layer = din_layers.WeightedSequenceLayer(how)
+        yield (
+            f"weighting, {how}",
+            lambda x, weights, mask, to=normalise: x * to(mask, weights)[..., None],
+            lambda x, weights, mask, layer=layer: layer([x, weights], mask=[mask, None]),
+            [x, weights, mask],
+        )
     if RAGGED in WAYS:
         yield from ragged_pairs(x, weights, lengths)
     gru, augru = layers.GRU(dim), din_layers.AUGRU(dim)
@@ -81,9 +81,7 @@ def pairs(
     yield "Dice, training, mask", *_activations(x, training=True), [x, mask]
 
 
-def ragged_pairs(
-    x: Any, weights: Any, lengths: Any
-) -> Iterator[tuple[str, Forward, Forward, list[Any]]]:
+def ragged_pairs(x: Any, weights: Any, lengths: Any) -> Pairs:
     import tensorflow as tf
 
     ragged, weights = (tf.RaggedTensor.from_tensor(t, lengths) for t in (x, weights))
@@ -99,18 +97,6 @@ def ragged_pairs(
     )
 
 
-def _with_mask(layer: keras.Layer) -> Forward:
-    return lambda x, mask: layer(x, mask=mask)
-
-
-def _weighs(layer: keras.Layer) -> Forward:
-    return lambda x, weights, mask: layer([x, weights], mask=[mask, None])
-
-
-def _keras_weighs(normalise: Forward) -> Forward:
-    return lambda x, weights, mask: x * normalise(mask, weights)[..., None]
-
-
 def _activations(x: Any, training: bool) -> tuple[Forward, Forward]:
     # One slope for each channel, as in Dice.
     prelu = layers.PReLU(shared_axes=[1] if len(x.shape) == 3 else None)
@@ -123,8 +109,7 @@ def _activations(x: Any, training: bool) -> tuple[Forward, Forward]:
     )
 
 
-def measure(options: argparse.Namespace) -> Iterator[Table]:
-    """Measure forward passes and gradients."""
+def measure(options: Options) -> Measured:
     size = (4, 5, 3, 0.5) if options.quick else (512, 50, 64, 0.3)
     rows = []
     for name, other, ours, inputs in tqdm(list(pairs(*size)), unit="layer", leave=False):

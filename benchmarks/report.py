@@ -1,10 +1,11 @@
 """Medians, tables of them, and the Markdown file that they are kept in."""
 
+import argparse
 import datetime
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +50,10 @@ class Table(NamedTuple):
         """Return the table in Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
         return "\n".join([self.note, "", *(f"| {' | '.join(cells)} |" for cells in lines)])
+
+
+Measured = Iterator[Table]
+Options = argparse.Namespace  # of `run.py`
 
 
 def cell(values: Sequence[float]) -> str:

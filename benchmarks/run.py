@@ -53,7 +53,6 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measure, print and write."""
     options = parser().parse_args(argv)
     if options.runs < 1:
         parser().error(f"argument --runs: must be at least 1, not {options.runs}")

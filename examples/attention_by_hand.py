@@ -2,8 +2,6 @@
 
 Each step is a line or two of NumPy in float64. Where a layer can be made to stop at a step, its
 result is compared, and the largest difference is printed. The layers compute in float32.
-
-    python examples/attention_by_hand.py
 """
 
 import keras

@@ -3,8 +3,6 @@
 The model below predicts whether a user will like a film, from the films that the user has rated
 and whether they were liked. It pools the history by a plain mean. We put DIN's attention in its
 place, look at what it looks at, save the model, load it and go on training.
-
-    python examples/drop_in_attention.py
 """
 
 from pathlib import Path
@@ -35,11 +33,14 @@ def draw(users):
 train, train_label = draw(50_000)
 test, test_label = draw(5_000)
 
-# The existing model. `mask_zero=True` makes the mask, `Add` hands it on, and the pooling reads it.
-# The mean blends all events, so that the model cannot tell which topic it was that the user liked.
+# The model. `mask_zero=True` makes the mask, `Add` hands it on, and the pooling reads it. The mean
+# blends all events, so that the model cannot tell which topic it was that the user liked.
+#
+# The change: the attention takes the candidate as its query, (batch, 1, 16), and the events as its
+# keys. It gives one vector for each candidate, (batch, 1, 16), so `[:, 0]` drops the axis.
 
 
-def build(pool):
+def build(pooling):
     film = keras.Input((1,), dtype="int32", name="film")
     history = keras.Input((None,), dtype="int32", name="history")
     liked = keras.Input((None,), dtype="int32", name="liked")
@@ -47,32 +48,24 @@ def build(pool):
     films = keras.layers.Embedding(FILMS + 1, 16, scale, mask_zero=True)
     candidate = films(film)
     events = keras.layers.Add()([films(history), keras.layers.Embedding(2, 16)(liked)])
-    x = keras.layers.Concatenate()([pool(candidate, events), candidate[:, 0]])
+    if pooling == "mean":
+        pooled = keras.layers.GlobalAveragePooling1D()(events)
+    else:
+        pool = din_layers.AttentionPoolingLayer((32, 16), att_activation="dice", name="attention")
+        pooled = pool([candidate, events])[:, 0]
+    x = keras.layers.Concatenate()([pooled, candidate[:, 0]])
     x = keras.layers.Dense(32, activation="relu")(x)
     model = keras.Model([film, history, liked], keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(keras.optimizers.Adam(5e-3), "binary_crossentropy", metrics=["auc"])
     return model
 
 
-def mean(candidate, events):
-    return keras.layers.GlobalAveragePooling1D()(events)
-
-
-# The change. The attention takes the candidate as its query, (batch, 1, 16), and the events as its
-# keys. It gives one vector for each candidate, (batch, 1, 16), so `[:, 0]` drops the axis.
-
-
-def attention(candidate, events):
-    layer = din_layers.AttentionPoolingLayer((32, 16), att_activation="dice", name="attention")
-    return layer([candidate, events])[:, 0]
-
-
 auc = {}
-for pool in (mean, attention):
-    model = build(pool)
+for pooling in ("mean", "attention"):
+    model = build(pooling)
     model.fit(train, train_label, batch_size=256, epochs=6, verbose=2)
-    auc[pool.__name__] = model.evaluate(test, test_label, batch_size=1000, verbose=0)[1]
-    print(f"{pool.__name__}: AUC {auc[pool.__name__]:.3f} on users that it has not seen")
+    auc[pooling] = model.evaluate(test, test_label, batch_size=1000, verbose=0)[1]
+    print(f"{pooling}: AUC {auc[pooling]:.3f} on users that it has not seen")
 assert auc["attention"] > auc["mean"] + 0.1
 
 # What does it look at? Ask the trained layer again, on its own inputs. Of the first user with a

@@ -3,8 +3,6 @@
 DIN asks which events of a history bear on the candidate, and not when they were. DIEN reads the
 history in order: a GRU makes a state of each event, the attention scores the states against the
 candidate, and AUGRU walks through them, changed by each as far as its score says.
-
-    python examples/evolving_interests.py
 """
 
 import keras

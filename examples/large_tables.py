@@ -31,30 +31,24 @@ label = (data["item"] % 3 == data["history"][:, :1] % 3).astype(int)
 # vectors get their time axis back.
 
 
-def distributed_table(inputs):
-    table = keras_rs.layers.TableConfig("items", ITEMS, DIM, initializer="uniform")
-    rows = {"item": BATCH, "history": BATCH * TIME}
-    features = {
-        name: keras_rs.layers.FeatureConfig(name, table, (size,), (size, DIM))
-        for name, size in rows.items()
-    }
-    flat = {name: ops.reshape(ids, (-1,)) for name, ids in inputs.items()}
-    vectors = keras_rs.layers.DistributedEmbedding(features)(flat)
-    return {name: ops.reshape(vectors[name], (-1, *inputs[name].shape[1:], DIM)) for name in inputs}
-
-
-def plain_table(inputs):
-    items = keras.layers.Embedding(ITEMS, DIM)
-    return {name: items(ids) for name, ids in inputs.items()}
-
-
-def build(table):
+def build(distributed):
     item = keras.Input((1,), dtype="int32", name="item")
     history = keras.Input((TIME,), dtype="int32", name="history")
-    vectors = table({"item": item, "history": history})
-    attention = din_layers.AttentionPoolingLayer((32, 16))
-    interest = attention([vectors["item"], vectors["history"]], ids=history)
-    x = keras.layers.Concatenate()([interest, vectors["item"]])[:, 0]
+    if distributed:
+        table = keras_rs.layers.TableConfig("items", ITEMS, DIM, initializer="uniform")
+        features = {
+            name: keras_rs.layers.FeatureConfig(name, table, (size,), (size, DIM))
+            for name, size in (("item", BATCH), ("history", BATCH * TIME))
+        }
+        flat = {"item": ops.reshape(item, (-1,)), "history": ops.reshape(history, (-1,))}
+        vectors = keras_rs.layers.DistributedEmbedding(features)(flat)
+        query = ops.reshape(vectors["item"], (-1, 1, DIM))
+        keys = ops.reshape(vectors["history"], (-1, TIME, DIM))
+    else:
+        items = keras.layers.Embedding(ITEMS, DIM)
+        query, keys = items(item), items(history)
+    interest = din_layers.AttentionPoolingLayer((32, 16))([query, keys], ids=history)
+    x = keras.layers.Concatenate()([interest, query])[:, 0]
     model = keras.Model([item, history], keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
     return model
@@ -62,7 +56,7 @@ def build(table):
 
 # The same weights at the start, the same batches, and the same numbers at the end.
 keras.utils.set_random_seed(0)
-models = {"DistributedEmbedding": build(distributed_table), "Embedding": build(plain_table)}
+models = {"DistributedEmbedding": build(distributed=True), "Embedding": build(distributed=False)}
 start = models["Embedding"].get_weights()
 trained = {}
 print(f"{'table':22} loss in epoch 1, 2, 3")

@@ -2,8 +2,6 @@
 
 Such a file names its classes without a package, so Keras does not know where to look. Hand it ours:
 `keras.models.load_model(path, custom_objects=din_layers.custom_objects)`.
-
-    python examples/load_old_files.py
 """
 
 import os

@@ -3,8 +3,6 @@
 Keras chooses its backend when it is imported, from the variable KERAS_BACKEND. So each backend runs
 in a process of its own here: one makes, trains and saves the model, all of them load it. Backends
 that are not installed are left out (`pip install jax torch`).
-
-    python examples/other_backends.py
 """
 
 import importlib.util

@@ -3,8 +3,6 @@
 Where most users have short histories and a few have long ones, most of a padded batch is padding.
 There are two ways around it, which need the TensorFlow backend and no XLA: feed ragged tensors, or
 leave the model padded and let the attention compute the real events alone.
-
-    python examples/ragged.py
 """
 
 import time
@@ -16,16 +14,13 @@ import tensorflow as tf
 import din_layers
 
 # 2,000 users. One in five has up to 400 events, the others up to 40.
-USERS, TIME, ITEMS = 2_000, 400, 5_000
+USERS, ITEMS = 2_000, 5_000
 rng = np.random.default_rng(0)
 lengths = np.where(rng.random(USERS) < 0.2, rng.integers(1, 401, USERS), rng.integers(1, 41, USERS))
-events = [rng.integers(1, ITEMS, length) for length in lengths]
+ragged = tf.RaggedTensor.from_row_lengths(rng.integers(1, ITEMS, lengths.sum()), lengths)
+padded = ragged.to_tensor().numpy()
 item = rng.integers(1, ITEMS, (USERS, 1))
 label = rng.integers(0, 2, (USERS, 1))
-padded = np.zeros((USERS, TIME), int)
-for row, history in zip(padded, events, strict=True):
-    row[: len(history)] = history
-ragged = tf.RaggedTensor.from_row_lengths(np.concatenate(events), lengths)
 print(f"{np.mean(padded > 0):.0%} of the padded positions are events")
 
 # One model in three forms. `ragged=True` at the input is the only change for ragged tensors.

@@ -4,8 +4,6 @@ A reader has a city, any string, and a list of topics with weights, such as "spo
 Lookup, hashing, weighting and pooling are layers of the model: no vocabulary file and no second
 implementation stand between training and serving.
 
-    python examples/strings_and_weights.py
-
 Strings in a model need TensorFlow under Keras. Elsewhere use the same layers in `tf.data`.
 """
 

@@ -3,8 +3,6 @@
 A mask breaks silently. `din_layers.testing` draws padded histories, puts NaN and large numbers
 where the padding is, and shows the smallest history on which a layer or a model gives a wrong
 answer. It needs `pip install "din-layers[testing]"`.
-
-    python examples/test_your_masks.py
 """
 
 import keras

@@ -4,8 +4,6 @@ Dice takes mean and variance of the batch. Where devices share a batch, each see
 unless the layer is told to ask the others: `Dice(synchronized=True)` under `tf.distribute`. On JAX
 a batch is one array wherever its parts are, and Dice is synchronized in any case.
 
-    python examples/two_devices.py
-
 Two logical processors play the devices, and on JAX two processes that could as well be two
 machines. Without `pip install "din-layers[jax]"` that part is left out.
 """

@@ -65,7 +65,7 @@ def build_bst(
 
     def joined(ids: dict[str, Any], name: str) -> Any:
         vectors = [embeddings[field.removeprefix("history_")](ids[field]) for field in ids]
-        return layers.Concatenate(name=name)(vectors) if len(vectors) > 1 else vectors[0]
+        return layers.Concatenate(name=name)(vectors)
 
     candidate, pooled = joined(item, "item_vector"), joined(events, "history_vectors")
     valid = ops.not_equal(next(iter(events.values())), 0)
@@ -78,12 +78,10 @@ def build_bst(
         attention = AttentionPoolingLayer(units, att_activation=activation, name="attention")
         pooled = attention([candidate, pooled], mask=valid)
 
-    parts = [joined(user, "user_vector")] if user else []
-    parts += [pooled]
+    parts = [joined(user, "user_vector"), pooled] if user else [pooled]
     if compare:
         parts += [candidate, layers.Multiply(name="product")([candidate, pooled])]
-    x = layers.Concatenate(name="joined")(parts) if len(parts) > 1 else pooled
-    x = layers.Flatten(name="flat")(x)
+    x = layers.Flatten(name="flat")(layers.Concatenate(name="joined")(parts))
     for place, units in enumerate(hidden_units, 1):
         x = activation_layer(activation)(layers.Dense(units, name=f"hidden_{place}")(x))
         x = layers.Dropout(dropout, name=f"hidden_{place}_dropout")(x)

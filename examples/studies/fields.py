@@ -12,6 +12,7 @@ with five events, and the same probabilities from sparse, ragged and padded inpu
 
 import argparse
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +147,6 @@ def run(options: argparse.Namespace, staging: Path) -> None:
         print_published()
         return
 
-    def build(pooling: str) -> keras.Model:
-        return build_fields_din(MOVIELENS_FIELDS, pooling=pooling, embedding_l2=1e-3)
-
-    builders = {"attention (DIN)": lambda: build("attention"), "mean": lambda: build("mean")}
-    compare(options, staging, builders, lambda questions: inputs_of(options.data, questions))
+    build = partial(build_fields_din, MOVIELENS_FIELDS, embedding_l2=1e-3)
+    builders = {"attention (DIN)": build, "mean": partial(build, pooling="mean")}
+    compare(options, staging, builders, partial(inputs_of, options.data))

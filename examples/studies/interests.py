@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from studies.data import HISTORY, LIKED, Floats, Ints, MovieLens, held_out, number, questions
-from studies.din import attention_model, build_din
+from studies.din import attention_model, build_din, inputs_of
 from studies.report import save, table
 from studies.scores import auc, mean_and_spread
 from studies.training import SCORING_BATCH, predict, ragged_batches, train
@@ -64,32 +64,17 @@ def best_answers(log: Log, events: Ints, history: int) -> Floats:
 
 
 def train_on(data: MovieLens, pooling: str, training: Ints, epochs: int, seed: int) -> keras.Model:
-    """Train a model that knows no genres."""
+    """Train a model that knows no genres, on ragged histories; return it for padded ones."""
     keras.utils.set_random_seed(seed)
-    model = build_din(
-        np.zeros((len(data.titles), 1), np.float32),
-        pooling=pooling,
-        genre_units=1,
-        attention_units=(32, 16),
-        film_l2=0.0,
-        ragged=True,
-    )
+    no_genres = np.zeros((len(data.titles), 1), np.float32)
+    sizes = {"genre_units": 1, "attention_units": (32, 16), "film_l2": 0.0}
+    model = build_din(no_genres, pooling=pooling, ragged=True, **sizes)
     batches = ragged_batches(data, training, HISTORY, 256, shuffle_seed=seed)
     with tqdm(total=epochs, desc=pooling, unit="epoch", disable=None) as bar:
         train(model, batches, epochs=epochs, learning_rate=2e-3, bar=bar)
-    return model
-
-
-def attention_weights(din: keras.Model, data: MovieLens, events: Ints) -> Floats:
-    """Weights (events, history)."""
-    explained = attention_model(din)
-    result, row = np.zeros((len(events), HISTORY), np.float32), 0
-    for inputs, _ in ragged_batches(data, events, HISTORY, SCORING_BATCH):
-        weights = np.asarray(explained(inputs, training=False)[1])[:, 0]
-        # As wide as the longest history of its batch.
-        result[row : row + len(weights), : weights.shape[1]] = weights
-        row += len(weights)
-    return result
+    padded = build_din(no_genres, pooling=pooling, **sizes)
+    padded.set_weights(model.get_weights())
+    return padded
 
 
 class Attention(NamedTuple):
@@ -144,16 +129,17 @@ def run_one(users: int, epochs: int, seed: int) -> tuple[dict[str, float], Atten
     test, training = np.flatnonzero(test_events), np.flatnonzero(~test_events)
     counts = f"{len(training):,} ratings to train with, {len(test):,} held out"
     print(f"{users:,} users, {FILMS} films of {TOPICS} topics, seed {seed}: {counts}", flush=True)
-    label = (log.data.rating[test] >= LIKED).astype(np.int32)
     din = train_on(log.data, "attention", training, epochs, seed)
     mean = train_on(log.data, "mean", training, epochs, seed)
-    inputs = ragged_batches(log.data, test, HISTORY, SCORING_BATCH).map(lambda inputs, _: inputs)
+    asked = questions(log.data, test)
+    inputs = inputs_of(asked)
+    answer, weights = attention_model(din).predict(inputs, batch_size=SCORING_BATCH, verbose=0)
     aucs = {
-        "best possible": auc(label, best_answers(log, test, HISTORY)),
-        "DIN": auc(label, predict(din, inputs)),
-        "mean pooling": auc(label, predict(mean, inputs)),
+        "best possible": auc(asked.label, best_answers(log, test, HISTORY)),
+        "DIN": auc(asked.label, answer[:, 0]),
+        "mean pooling": auc(asked.label, predict(mean, inputs)),
     }
-    return aucs, look(log, test, attention_weights(din, log.data, test))
+    return aucs, look(log, test, weights[:, 0])
 
 
 def run(options: argparse.Namespace, staging: Path) -> None:

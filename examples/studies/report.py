@@ -1,12 +1,9 @@
 """The one table of the studies, and their pictures."""
 
-from __future__ import annotations
-
 import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -15,10 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from studies.data import Floats
-from studies.scores import NAMES, Scores, mean_and_spread
-
-if TYPE_CHECKING:
-    from studies.training import Run
+from studies.scores import NAMES, Run, Scores, mean_and_spread
 
 FEW = 20_000  # training rows; with fewer, the seed moves the scores more than the pooling does
 
@@ -58,9 +52,6 @@ def print_scores(runs: Mapping[str, Sequence[Run]], trained_with: int) -> None:
 def shorten(title: str, length: int) -> str:
     """Cut a title in front of its year, " (1995)"."""
     return title if len(title) <= length else f"{title[: length - 8].rstrip()}…{title[-7:]}"
-
-
-# Pictures --------------------------------------------------------------------------------------
 
 
 def save(figure: Figure, file: Path) -> None:

@@ -1,8 +1,10 @@
-"""How good predictions are: AUC, user-weighted AUC (GAUC), log loss; and how to write a mean."""
+"""How good predictions are: AUC, user-weighted AUC (GAUC), log loss; what a training brought."""
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import keras
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -11,6 +13,26 @@ from studies.data import Floats, Ints
 
 NAMES = ["AUC", "GAUC", "log loss"]
 Scores = dict[str, float]  # by these names, of a part of the data; NaN where one is not defined
+
+
+class Epoch(NamedTuple):
+    """What one pass over the training part brought."""
+
+    log_loss: float  # of the training part, while the epoch ran
+    seconds: float  # of processor time, training alone: others on this machine do not count
+    scores: dict[str, Scores]  # by the name of the part that was scored
+
+
+class Run(NamedTuple):
+    """One trained model and how its training went."""
+
+    model: keras.Model
+    epochs: list[Epoch]
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+        return sum(math.prod(weight.shape) for weight in self.model.trainable_variables)
 
 
 def measure(label: Ints, probability: Floats, user: Ints | None = None) -> Scores:

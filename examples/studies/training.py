@@ -1,12 +1,11 @@
 """The one training loop of the studies, the comparison of models, and the check after saving."""
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,33 +14,13 @@ from tqdm import tqdm
 
 from studies.data import LIKED, Floats, Ints, MovieLens, Questions, split
 from studies.report import draw_training, print_scores
-from studies.scores import Scores, measure
+from studies.scores import Epoch, Run, Scores, measure
 
 BATCH = 256
 SCORING_BATCH = 2048
 
 # It warns of tracing again and again, as it must be for one model after another.
 tf.get_logger().setLevel("ERROR")
-
-
-class Epoch(NamedTuple):
-    """What one pass over the training part brought."""
-
-    log_loss: float  # of the training part, while the epoch ran
-    seconds: float  # of processor time, training alone: others on this machine do not count
-    scores: dict[str, Scores]  # by the name of the part that was scored
-
-
-class Run(NamedTuple):
-    """One trained model and how its training went."""
-
-    model: keras.Model
-    epochs: list[Epoch]
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters."""
-        return sum(math.prod(weight.shape) for weight in self.model.trainable_variables)
 
 
 def train(
@@ -92,6 +71,21 @@ def train(
     return run
 
 
+def train_each(
+    seeds: Iterable[int],
+    builders: Mapping[str, Callable[[], keras.Model]],
+    train_one: Callable[[keras.Model, int], Run],
+) -> dict[str, list[Run]]:
+    """Train each model with each seed."""
+    runs: dict[str, list[Run]] = {name: [] for name in builders}
+    for seed in seeds:
+        for name, build in builders.items():
+            print(f"\nTraining: {name}, seed {seed}", flush=True)
+            keras.utils.set_random_seed(seed)
+            runs[name].append(train_one(build(), seed))
+    return runs
+
+
 def compare(
     options: argparse.Namespace,
     staging: Path,
@@ -110,13 +104,10 @@ def compare(
     def score(model: keras.Model) -> dict[str, Scores]:
         return {"test": measure(test.label, predict(model, test_inputs), test.user)}
 
-    runs: dict[str, list[Run]] = {name: [] for name in builders}
-    for seed in options.seeds:
-        for name, build in builders.items():
-            print(f"\nTraining: {name}, seed {seed}", flush=True)
-            keras.utils.set_random_seed(seed)
-            one = train(build(), train_inputs, label, epochs=options.epochs, score=score)
-            runs[name].append(one)
+    def train_one(model: keras.Model, seed: int) -> Run:
+        return train(model, train_inputs, label, epochs=options.epochs, score=score)
+
+    runs = train_each(options.seeds, builders, train_one)
     print_scores(runs, len(label))
     draw_training(runs, staging / "training.png")
     model = served(next(iter(runs.values()))[0].model)

@@ -18,15 +18,7 @@ import numpy as np
 from keras import layers, ops
 
 from din_layers import SequencePoolingLayer
-from studies.data import (
-    Floats,
-    Ints,
-    MovieLens,
-    UserError,
-    genre_combinations,
-    newest_first,
-    questions,
-)
+from studies.data import Ints, MovieLens, UserError, genre_combinations, newest_first, questions
 from studies.report import table
 from studies.scores import mean_and_spread
 from studies.training import SCORING_BATCH, train
@@ -93,7 +85,7 @@ def build_training_model(
     return keras.Model({**inputs, "positive": positive}, logits, name="inbatch")
 
 
-def in_batch_logits(users: Any, items: Any, ids: Any, probabilities: Floats) -> Any:
+def in_batch_logits(users: Any, items: Any, ids: Any, probabilities: Any) -> Any:
     """Logits (batch, 1 + batch) of each user's own item and of all items of the batch.
 
     `users` and `items` are (batch, dim), `ids` those of the items (batch, 1). Popular items are
@@ -101,12 +93,9 @@ def in_batch_logits(users: Any, items: Any, ids: Any, probabilities: Floats) -> 
     up for it ("Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations",
     section 3). Negatives that are the user's own item, itself among them, are left out.
     """
-    # Its default epsilon, 1e-6, would clip the rare items of large data.
-    correction = keras_rs.layers.SamplingProbabilityCorrection(epsilon=1e-12)
-    drawn = ops.take(probabilities.astype("float32"), ids)
-    own = correction(ops.sum(users * items, axis=-1, keepdims=True) / TEMPERATURE, drawn)
-    others = ops.matmul(users, ops.transpose(items)) / TEMPERATURE
-    others = correction(others, ops.transpose(drawn))
+    log_drawn = ops.log(ops.take(probabilities.astype("float32"), ids))
+    own = ops.sum(users * items, axis=-1, keepdims=True) / TEMPERATURE - log_drawn
+    others = ops.matmul(users, ops.transpose(items)) / TEMPERATURE - ops.transpose(log_drawn)
     # keras-rs 0.4.0 has RemoveAccidentalHits, which changes nothing: it adds 1e-40 to the logits.
     # Scores are at most 1 / TEMPERATURE, so -1e9 is far below all of them.
     others = ops.where(ops.equal(ids, ops.transpose(ids)), -1e9, others)
@@ -146,14 +135,14 @@ class Parts:
         return np.tile(best, (len(self.test), 1))
 
 
-def _id_counts(fields: Mapping[str, Ints]) -> dict[str, int]:
-    return {field: int(ids.max()) + 1 for field, ids in fields.items()}
-
-
 def train_towers(parts: Parts, epochs: int, seed: int) -> tuple[keras.Model, keras.Model]:
     print(f"\nTraining, seed {seed}", flush=True)
     keras.utils.set_random_seed(seed)
-    towers = build_two_towers(*(_id_counts(fields) for fields in (parts.users, parts.films)))
+    users, films = (
+        {field: int(ids.max()) + 1 for field, ids in fields.items()}
+        for fields in (parts.users, parts.films)
+    )
+    towers = build_two_towers(users, films)
     positive = parts.data.movie[parts.train][:, None]
     counts = np.bincount(positive[:, 0], minlength=len(parts.data.titles))
     model = build_training_model(*towers, parts.films, counts)
