@@ -35,23 +35,28 @@ def vocabularies(draw, elements):
     return keys, mask_value, draw(st.lists(known | elements, max_size=12))
 
 
+def check_against_a_dict(keys, mask_value, values):
+    """Of the layer and of the one that its config makes."""
+    layer = VocabLayer(keys, mask_value, name="topics")
+    again = VocabLayer.from_config(json.loads(json.dumps(layer.get_config())))
+    assert again.get_config() == layer.get_config()
+    for same in (layer, again):
+        ids = same(tf.constant(values, layer.key_dtype))
+        assert ids.dtype == tf.int32
+        assert ids.numpy().tolist() == [oracle(keys, mask_value, value) for value in values]
+
+
 @given(vocabularies(TEXTS))
 @example((NASTY, None, [*NASTY, "a", "b"]))
 @example((["a,b", "a", "b"], "", ["a,b", "a", "b", "b,a", ""]))
 def test_strings_equal_a_dict(vocabulary):
-    keys, mask_value, values = vocabulary
-    ids = VocabLayer(keys, mask_value)(tf.constant(values, tf.string))
-    assert ids.dtype == tf.int32
-    assert ids.numpy().tolist() == [oracle(keys, mask_value, value) for value in values]
+    check_against_a_dict(*vocabulary)
 
 
 @given(vocabularies(INT64))
 @example(([2**53, 2**53 + 1], -1, [2**53 + 1, 2**53, -1, 2**53 + 2]))
 def test_integers_equal_a_dict(vocabulary):
-    keys, mask_value, values = vocabulary
-    ids = VocabLayer(keys, mask_value)(tf.constant(values, tf.int64))
-    assert ids.dtype == tf.int32
-    assert ids.numpy().tolist() == [oracle(keys, mask_value, value) for value in values]
+    check_against_a_dict(*vocabulary)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -106,49 +111,21 @@ def test_any_ordered_iterable_of_integers(keys):
     assert (config["keys"], config["mask_value"]) == ([3, 4], 0)
 
 
-def test_vocabulary_size_is_what_embedding_needs():
-    layer = VocabLayer(["abc", "d", "e"])
-    embedding = keras.layers.Embedding(layer.vocabulary_size, 2)
-    assert layer.vocabulary_size == 5
-    assert embedding(layer(["abc", "d", "e", "f"])).shape == (4, 2)
-
-
-@given(vocabularies(TEXTS) | vocabularies(INT64))
-def test_the_config_is_plain_json(vocabulary):
-    keys, mask_value, values = vocabulary
-    layer = VocabLayer(keys, mask_value, name="topics")
-    config = json.loads(json.dumps(layer.get_config()))
-    again = VocabLayer.from_config(config)
-    assert again.get_config() == layer.get_config()
-    inputs = tf.constant(values, layer.key_dtype)
-    np.testing.assert_array_equal(again(inputs), layer(inputs))
-
-
 @needs_tensorflow
-def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(tmp_path):
+@pytest.mark.parametrize("keys", [NASTY, [f"key {i}\n" for i in range(100_000)]])
+def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(keys, tmp_path):
     path = tmp_path / "model.keras"
     inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, VocabLayer(NASTY, mask_value=",")(inputs)).save(path)
+    keras.Model(inputs, VocabLayer(keys, mask_value=",")(inputs)).save(path)
     with zipfile.ZipFile(path) as archive:
         assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
         assert str(tmp_path) not in archive.read("config.json").decode()
     model = keras.models.load_model(path)
     path.unlink()
-    again = keras.models.clone_model(model)
-    for reloaded in (model, again):
-        ids = reloaded(tf.constant([[*NASTY, "unknown"]])).numpy()[0].tolist()
-        assert ids == [oracle(NASTY, ",", value) for value in [*NASTY, "unknown"]]
-
-
-@needs_tensorflow
-def test_100_000_keys_survive_saving(tmp_path):
-    path = tmp_path / "model.keras"
-    keys = [f"key {i}\n" for i in range(100_000)]
-    inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, VocabLayer(keys)(inputs)).save(path)
-    model = keras.models.load_model(path)
-    ids = model(tf.constant([[keys[-1], keys[0], "x"]]))
-    assert ids.numpy().tolist() == [[100_001, 2, 1]]
+    values = [*keys[:9], *keys[-9:], ",", "unknown"]
+    for reloaded in (model, keras.models.clone_model(model)):
+        ids = reloaded(tf.constant([values])).numpy()[0].tolist()
+        assert ids == [oracle(keys, ",", value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -189,19 +166,9 @@ def test_wrong_keys(keys, error, message):
 @pytest.mark.parametrize(
     ("keys", "mask_value", "error", "message"),
     [
-        (
-            ["a"],
-            0,
-            TypeError,
-            "`mask_value` must be of type string, as the keys are. Received: mas",
-        ),
+        (["a"], 0, TypeError, "`mask_value` must be of type string, as the keys are. Received: "),
         ([1], "0", TypeError, "`mask_value` must be of an integer type, as the keys are"),
-        (
-            [1],
-            0.0,
-            TypeError,
-            "`mask_value` must be a string or an integer. Received: mask_value=0",
-        ),
+        ([1], 0.0, TypeError, "must be a string or an integer. Received: mask_value=0.0"),
         ([1], False, TypeError, "`mask_value` must be a string or an integer"),
         ([1], 2**63, ValueError, "`mask_value` must fit into int64"),
         (["a"], b"\xff", ValueError, "`mask_value` must be valid UTF-8"),
@@ -321,15 +288,6 @@ def test_what_adapt_has_found_is_in_the_config():
     assert again(["b", "", "c"]).numpy().tolist() == [2, 0, 1]
 
 
-@needs_tensorflow
-def test_an_adapted_layer_is_saved(tmp_path):
-    layer = adapted(tf.data.Dataset.from_tensors(["b", "b", "a\n"]))
-    inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
-    model = keras.models.load_model(tmp_path / "model.keras")
-    assert model(tf.constant([["b", "a\n", "c"]])).numpy().tolist() == [[2, 3, 1]]
-
-
 def test_without_keys_the_layer_says_what_it_needs():
     layer = VocabLayer(mask_value="")
     for use in (
@@ -358,16 +316,8 @@ def test_without_keys_the_layer_says_what_it_needs():
         ([b"\xff"], ValueError, "`data[0]` must be valid UTF-8"),
         ([1, 2], TypeError, "`mask_value` must be of an integer type, as the keys are"),
         (pd.Series([1, None], dtype="Int64"), ValueError, "`data` must have no missing value"),
-        (
-            tf.data.Dataset.from_tensors((["a"], [1])),
-            TypeError,
-            "`data` must be one tensor",
-        ),
-        (
-            iter([["a"], [1]]),
-            TypeError,
-            "`data` must be all strings or all integers. Received: dat",
-        ),
+        (tf.data.Dataset.from_tensors((["a"], [1])), TypeError, "`data` must be one tensor"),
+        (iter([["a"], [1]]), TypeError, "must be all strings or all integers. Received: data"),
     ],
 )
 def test_data_without_keys(data, error, text):
