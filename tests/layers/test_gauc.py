@@ -177,19 +177,6 @@ def test_the_config_makes_the_same_metric():
 
 
 @pytest.mark.parametrize(
-    ("capacity", "error", "text"),
-    [
-        (0, ValueError, "`capacity` must be at least 1. Received: capacity=0"),
-        (1.5, TypeError, "`capacity` must be an integer"),
-    ],
-)
-def test_bad_arguments(capacity, error, text):
-    with pytest.raises(error) as caught:
-        din_layers.GAUC(capacity)
-    assert text in str(caught.value)
-
-
-@pytest.mark.parametrize(
     ("y_true", "y_pred", "weight", "text"),
     [
         ((4,), (4,), None, "or have shape (batch, 2): label and user. Received: y_true.shape=(4,)"),

@@ -162,35 +162,6 @@ def test_it_is_saved_and_cloned_with_its_frequencies(tmp_path):
         assert float(same.losses[0]) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "text"),
-    [
-        (([[1.0]],), "`frequencies` must be one number, 0 or more, for each id"),
-        (([],), "`frequencies` must be one number, 0 or more, for each id"),
-        (({0: 1},), "`frequencies` must be a list or an array of numbers"),
-        (([1, -1],), "Received: frequencies=[1, -1]"),
-        (([1, np.nan],), "`frequencies` must be one"),
-        (([1, np.inf],), "`frequencies` must be one"),
-        (([[1], [1, 2]],), "`frequencies` must be a list or an array of numbers"),
-        (
-            (["a"],),
-            "`frequencies` must be a list or an array of numbers. Received: frequencies=['a']",
-        ),
-        ((None,), "`frequencies` must be a list or an array of numbers"),
-        (([1], -0.1), "`l2` must lie between 0.0 and"),
-        (([1], np.nan), "`l2` must lie between"),
-        (([1], "l2"), "`l2` must be a number"),
-        (([1], 0.1, 1), "`mask_value` must be one of the ids. Received: mask_value=1, ids=1"),
-        (([1], 0.1, -1), "`mask_value` must be at least 0"),
-        (([1], 0.1, ""), "`mask_value` must be an integer"),
-    ],
-)
-def test_bad_arguments(arguments, text):
-    with pytest.raises((TypeError, ValueError)) as caught:
-        MiniBatchAwareL2(*arguments)
-    assert text in str(caught.value)
-
-
 def test_bad_inputs_leave_the_layer_usable():
     layer = MiniBatchAwareL2([1, 1])
     with pytest.raises(ValueError, match=r"`vectors` must be one tensor \(..., dim\) for each"):
