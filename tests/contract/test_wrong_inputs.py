@@ -14,7 +14,7 @@ from keras import KerasTensor
 from named import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
 from strategies import DIM
 
-BOTH, FLAT = [QUERY, SEQUENCE], SEQUENCE[:, :, 0]
+BOTH, FLAT, SHORT = [QUERY, SEQUENCE], SEQUENCE[:, :, 0], WEIGHTS[:, :3]
 NESTED, TAGS = np.ones((3, 4, 2, DIM), "float32"), np.ones((3, 4, 2), "int32")
 UNKNOWN = KerasTensor((None, None, None))
 STRINGS = tf.fill((3, 4), "a")
@@ -34,51 +34,26 @@ VALUES = [
     ("attention", BOTH, {"mask": {"kyes": IDS > 0}}, "`mask` must be one mask or hold masks of"),
     ("attention", BOTH, {"mask": [IDS > 0, None]}, "`mask` must have shape (batch, queries) with"),
     ("attention", BOTH, {"mask": SEQUENCE > 0}, "`mask` must have shape (batch, time)"),
-    (
-        "attention",
-        [QUERY[:, 0], SEQUENCE],
-        {},
-        "`query` must have shape (batch, queries, dim). "
-        "Received: query.shape=(3, 3), keys.shape=(3, 4, 3)",
-    ),
-    (
-        "attention",
-        [QUERY, FLAT],
-        {},
-        "`keys` must have shape (batch, time, dim). "
-        "Received: query.shape=(3, 1, 3), keys.shape=(3, 4)",
-    ),
-    (
-        "attention",
-        [QUERY[..., :2], SEQUENCE],
-        {},
-        "`keys` must have shape (batch, time, dim) with the `dim` of `query`. "
-        "Received: query.shape=(3, 1, 2), keys.shape=(3, 4, 3)",
-    ),
+    ("attention", [QUERY[:, 0], SEQUENCE], {}, "`query` must have shape (batch, queries, dim)"),
+    ("attention", [QUERY[:, 0], SEQUENCE], {}, "query.shape=(3, 3), keys.shape=(3, 4, 3)"),
+    ("attention", [QUERY, FLAT], {}, "`keys` must have shape (batch, time, dim). Received: "),
+    ("attention", [QUERY, FLAT], {}, "Received: query.shape=(3, 1, 3), keys.shape=(3, 4)"),
+    ("attention", [QUERY[..., :2], SEQUENCE], {}, "(batch, time, dim) with the `dim` of `query`. "),
+    ("attention", [QUERY[..., :2], SEQUENCE], {}, "query.shape=(3, 1, 2), keys.shape=(3, 4, 3)"),
     ("attention", [QUERY[:2], SEQUENCE], {}, "with the `batch` of `query`"),
     ("attention", [QUERY.repeat(2, 1), SEQUENCE], {}, '(batch, 1, dim) when `mode="sequence"`'),
     ("attention", [QUERY, UNKNOWN], {}, "`keys` must have a known `dim`"),
     ("attention", [UNKNOWN, SEQUENCE], {}, "`query` must have a known `dim`"),
-    (
-        "attention",
-        [QUERY, SEQUENCE, IDS[:, :3]],
-        {},
-        "`ids` must have shape (batch, time) with the `time` of `keys`. "
-        "Received: keys.shape=(3, 4, 3), ids.shape=(3, 3)",
-    ),
+    ("attention", [*BOTH, IDS[:, :3]], {}, "(batch, time) with the `time` of `keys`. "),
+    ("attention", [*BOTH, IDS[:, :3]], {}, "keys.shape=(3, 4, 3), ids.shape=(3, 3)"),
     ("pooling", None, {}, "`inputs` must be a sequence, or a dict of sequence, lengths, ids"),
     ("pooling", [], {}, "`inputs` must be a sequence, or a dict of sequence, lengths, ids"),
     ("pooling", {"sequenc": SEQUENCE}, {}, "or a dict of sequence, lengths, ids"),
     ("pooling", {"sequence": SEQUENCE, "ids": IDS}, {"ids": IDS}, "`ids` must be given once"),
     ("pooling", [SEQUENCE, LENGTHS], {"lengths": LENGTHS}, "`lengths` must be given once"),
     ("pooling", FLAT, {}, "`sequence` must have shape (batch, time, dim). Received: "),
-    (
-        "pooling",
-        [SEQUENCE, LENGTHS[:2]],
-        {},
-        "`lengths` must have shape (batch,) or (batch, 1). "
-        "Received: sequence.shape=(3, 4, 3), lengths.shape=(2,)",
-    ),
+    ("pooling", [SEQUENCE, LENGTHS[:2]], {}, "`lengths` must have shape (batch,) or (batch, 1)"),
+    ("pooling", [SEQUENCE, LENGTHS[:2]], {}, "sequence.shape=(3, 4, 3), lengths.shape=(2,)"),
     ("pooling", SEQUENCE, {"lengths": IDS}, "`lengths` must have shape (batch,) or (batch, 1)"),
     ("pooling", [SEQUENCE, TAGS[:, :1]], {}, "lengths.shape=(3, 1, 2)"),
     ("pooling", [SEQUENCE, np.array(3)], {}, "lengths.shape=()"),
@@ -95,26 +70,16 @@ VALUES = [
     ("weighting", SEQUENCE, {}, "`inputs` must be a list [sequence, weights]"),
     ("weighting", [SEQUENCE], {}, "`inputs` must be a list [sequence, weights]"),
     ("weighting", {"sequence": SEQUENCE, "weights": None}, {}, "[sequence, weights]"),
-    (
-        "weighting",
-        [SEQUENCE, WEIGHTS[:, :3]],
-        {},
-        "`weights` must have shape (batch, time) or (batch, time, 1). "
-        "Received: sequence.shape=(3, 4, 3), weights.shape=(3, 3)",
-    ),
+    ("weighting", [SEQUENCE, SHORT], {}, "must have shape (batch, time) or (batch, time, 1). "),
+    ("weighting", [SEQUENCE, SHORT], {}, "sequence.shape=(3, 4, 3), weights.shape=(3, 3)"),
     ("weighting", [SEQUENCE, SEQUENCE], {}, "weights.shape=(3, 4, 3)"),
     ("weighting", [SEQUENCE, WEIGHTS[:, 0]], {}, "weights.shape=(3,)"),
     ("augru", SEQUENCE, {}, "`inputs` must be a list [sequence, scores]"),
     ("augru", {"sequence": SEQUENCE, "weights": WEIGHTS}, {}, "`inputs` must be a list"),
-    (
-        "augru",
-        [SEQUENCE, WEIGHTS[:, :3]],
-        {},
-        "`scores` must have shape (batch, time), (batch, time, 1) or (batch, 1, time). "
-        "Received: sequence.shape=(3, 4, 3), scores.shape=(3, 3)",
-    ),
+    ("augru", [SEQUENCE, SHORT], {}, "(batch, time), (batch, time, 1) or (batch, 1, time). "),
+    ("augru", [SEQUENCE, SHORT], {}, "sequence.shape=(3, 4, 3), scores.shape=(3, 3)"),
     ("augru", [SEQUENCE, SEQUENCE], {}, "scores.shape=(3, 4, 3)"),
-    ("augru", [SEQUENCE, WEIGHTS[:, None, :3]], {}, "scores.shape=(3, 1, 3)"),
+    ("augru", [SEQUENCE, SHORT[:, None]], {}, "scores.shape=(3, 1, 3)"),
     ("augru", [SEQUENCE, WEIGHTS[:, :1, None]], {}, "scores.shape=(3, 1, 1)"),
     ("augru", [SEQUENCE, WEIGHTS[:, 0]], {}, "scores.shape=(3,)"),
     ("augru", [FLAT, WEIGHTS], {}, "`sequence` must have shape (batch, time, dim)"),
@@ -129,7 +94,6 @@ TYPES = [
     ("attention", [*BOTH, IDS > 0], {}, "must be integers (a mask goes into `mask`). Received: "),
     ("attention", BOTH, {"mask": [QUERY[..., 0], None]}, "`mask` must be boolean"),
     ("pooling", SEQUENCE * 1j, {}, "`sequence` must hold real numbers. Received: "),
-    ("pooling", SEQUENCE, {"length": LENGTHS}, "length"),
     ("pooling", SEQUENCE, {"lengths": [4, 1, 2]}, "`lengths` must be a tensor or an array"),
     (
         "pooling",
@@ -153,30 +117,18 @@ STRINGS_AND_RAGGED = [
     ("attention", [RAGGED, RAGGED], {}, TypeError, "`query` must be dense"),
     ("attention", [QUERY, RAGGED], {"ids": OTHER_IDS}, ValueError, "rows of lengths [2, 1, 0]"),
     ("attention", [tf.fill((3, 1, 3), "a"), SEQUENCE], {}, TypeError, "`query` must hold numbers"),
-    (
-        "attention",
-        [QUERY, SEQUENCE, STRINGS],
-        {},
-        TypeError,
-        "`ids` must be integers, or strings if `hist_mask_value` is one. "
-        "Received: ids.dtype='string', ids.shape=(3, 4)",
-    ),
+    ("attention", [*BOTH, STRINGS], {}, TypeError, "or strings if `hist_mask_value` is one. "),
+    ("attention", [*BOTH, STRINGS], {}, TypeError, "ids.dtype='string', ids.shape=(3, 4)"),
     ("pooling", tf.fill((3, 4, 3), "a"), {}, TypeError, "`sequence` must hold numbers. Received: "),
     ("pooling", SEQUENCE, {"mask": STRINGS}, TypeError, "`mask` must be boolean"),
     ("pooling", tf.ragged.constant([[[1.0]]]), {}, ValueError, "be ragged in its time axis only"),
     ("weighting", [SEQUENCE, STRINGS], {}, TypeError, "`weights` must hold floats"),
     ("weighting", [SEQUENCE, OTHER_ROWS], {}, TypeError, "ragged if and only if `sequence` is"),
-    (
-        "weighting",
-        [RAGGED, OTHER_ROWS],
-        {},
-        ValueError,
-        "`weights` must have rows of lengths [2, 1, 0], like the sequence. "
-        "Received: row_lengths=[1, 2, 0]",
-    ),
+    ("weighting", [RAGGED, OTHER_ROWS], {}, ValueError, "rows of lengths [2, 1, 0], like the "),
+    ("weighting", [RAGGED, OTHER_ROWS], {}, ValueError, "Received: row_lengths=[1, 2, 0]"),
     ("augru", [SEQUENCE, STRINGS], {}, TypeError, "`scores` must hold numbers"),
     ("augru", [SEQUENCE, OTHER_ROWS], {}, TypeError, "`scores` must be dense where `sequence` is"),
-    ("augru", [RAGGED, OTHER_ROWS], {}, ValueError, "rows of lengths [2, 1, 0], like the sequence"),
+    ("augru", [RAGGED, OTHER_ROWS], {}, ValueError, "rows of lengths [2, 1, 0], like the "),
 ]
 
 
@@ -197,9 +149,17 @@ def test_what_cannot_be_meant_is_refused_and_the_layer_stays_usable(
         forms.append(keras.tree.map_structure(as_symbolic, forms[0]))
     for _ in range(2):  # before the layer is built, and after
         for given, told in forms:
-            with pytest.raises(error, match=re.escape(text)):
+            with pytest.raises(error, match=re.escape(text)) as caught:
                 layer(given, **told)
+            assert "` must " in str(caught.value)
+            assert ". Received: " in str(caught.value)
         layer(right, ids=IDS)
+
+
+def test_a_keyword_that_no_layer_has():
+    layer, inputs = made("pooling")
+    with pytest.raises(TypeError, match="length"):
+        layer(inputs, length=LENGTHS)
 
 
 def as_symbolic(x):
