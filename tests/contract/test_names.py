@@ -26,27 +26,6 @@ def test_a_mask_lost_on_the_way_is_noticed_where_one_is_required():
 
 
 @every_layer
-def test_the_layers_of_a_model_are_those_that_were_written(name):
-    """Not what combines the masks too; weights are named alike in every model."""
-    paths = []
-    for _ in range(2):
-        layer, arrays = made(name)
-        inputs = keras.tree.map_structure(lambda x: keras.Input(x.shape[1:]), arrays)
-        lengths, ids = keras.Input((), dtype="int32"), keras.Input((None,), dtype="int32")
-        output = layer(inputs, lengths=lengths, ids=ids)
-        if name != "pooling":
-            output = din_layers.SequencePoolingLayer("sum", mask_required=True)(output)
-        model = keras.Model([inputs, lengths, ids], output)
-        assert {type(x) for x in model.layers} <= {
-            keras.layers.InputLayer,
-            type(layer),
-            din_layers.SequencePoolingLayer,
-        }
-        paths.append([weight.path.partition("/")[2] for weight in layer.weights])
-    assert paths[0] == paths[1]
-
-
-@every_layer
 @pytest.mark.parametrize("given", ["lengths", "ids", "both"])
 def test_a_functional_model_of_names_is_saved_cloned_and_hands_its_mask_on(name, given, tmp_path):
     layer, arrays = made(name)
@@ -65,6 +44,10 @@ def test_a_functional_model_of_names_is_saved_cloned_and_hands_its_mask_on(name,
     model.save(tmp_path / "model.keras")
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
+    # What combines the masks is no layer of the model; weights are named alike in every model.
+    written = {keras.layers.InputLayer, type(layer), din_layers.SequencePoolingLayer}
+    assert {type(x) for x in model.layers} <= written
+    assert [x.path for x in clone.weights] == [x.path for x in model.weights]
     data = [arrays, [array for _, array in told.values()]]
     valid = np.ones(IDS.shape, bool)
     if "ids" in told:
@@ -130,9 +113,12 @@ def test_a_subclassed_model_names_its_inputs():
 def test_sessions_under_time_distributed_keep_their_mask():
     """Keras hands `TimeDistributed` one tensor and its mask, so nothing can be given by name."""
     sessions = np.stack([SEQUENCE, SEQUENCE[::-1]], axis=1)
-    layer = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("sum"))
-    pooled = layer(sessions)
-    np.testing.assert_allclose(pooled[:, 0, 0], SEQUENCE.sum(1), rtol=1e-5, atol=1e-6)
+    inputs = keras.Input(sessions.shape[1:])
+    pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("sum"))(inputs)
+    activated = keras.layers.TimeDistributed(din_layers.Dice())(pooled)
+    model = keras.Model(inputs, [pooled, activated])
+    assert model.output_shape == [(None, 2, 1, DIM)] * 2
+    np.testing.assert_allclose(model(sessions)[0][:, 0, 0], SEQUENCE.sum(1), rtol=1e-5, atol=1e-6)
 
 
 def test_a_list_of_one_mask_is_a_mask():
@@ -152,23 +138,25 @@ def test_nothing_given_by_name_is_nothing():
 
 
 @pytest.mark.parametrize(
-    ("name", "time", "companion", "meaning"),
+    ("name", "hist_mask_value", "time", "companion", "meaning"),
     [
-        ("attention", 4, (3,), "lengths"),
-        ("attention", 4, (3, 1), "lengths"),
-        ("attention", 4, (3, 4), "ids"),
-        ("attention", 1, (3, 1), "ids"),
-        ("attention", None, (None, 1), "lengths"),
-        ("attention", None, (None, None), "ids"),
-        ("pooling", 4, (3,), "lengths"),
-        ("pooling", 4, (3, 1), "lengths"),
-        ("pooling", 1, (3, 1), "lengths"),
-        ("pooling", 4, (3, 4), "ids"),
-        ("pooling", None, (None, None), "ids"),  # an `Input`, as files of 0.1 to 0.3 have it
+        ("attention", 0, 4, (3,), "lengths"),
+        ("attention", 0, 4, (3, 1), "lengths"),
+        ("attention", 0, 4, (3, 4), "ids"),
+        ("attention", 0, 1, (3, 1), "ids"),
+        ("attention", 0, None, (None, 1), "lengths"),
+        ("attention", 0, None, (None, None), "ids"),
+        ("pooling", 0, 4, (3,), "lengths"),
+        ("pooling", 0, 4, (3, 1), "lengths"),
+        ("pooling", 0, 1, (3, 1), "lengths"),
+        ("pooling", -1, 1, (3, 1), "ids"),  # who sets `hist_mask_value` gives ids
+        ("pooling", -1, 2, (3, 2), "ids"),
+        ("pooling", 0, 4, (3, 4), "ids"),
+        ("pooling", 0, None, (None, None), "ids"),  # an `Input`, as files of 0.1 to 0.3 have it
     ],
 )
-def test_what_the_list_of_an_earlier_version_means(name, time, companion, meaning):
-    layer, _ = made(name)
+def test_what_the_list_of_an_earlier_version_means(name, hist_mask_value, time, companion, meaning):
+    layer, _ = made(name, hist_mask_value=hist_mask_value)
     batch = companion[0]
     sequence = keras.KerasTensor((batch, time, DIM))
     inputs = [keras.KerasTensor((batch, 1, DIM)), sequence] if name == "attention" else [sequence]

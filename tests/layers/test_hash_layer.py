@@ -254,18 +254,3 @@ def test_a_mask_value_that_can_never_be_met(mask_value, dtype):
         with pytest.raises(TypeError, match=re.escape(message)):
             layer(inputs)
     assert layer(np.array([mask_value])).numpy().tolist() == [0]
-
-
-@needs_tensorflow
-@pytest.mark.parametrize("dtype", ["bool", "complex64"])
-def test_inputs_that_are_no_ids(dtype):
-    layer = HashLayer(10)
-    message = f"`inputs` must hold strings, integers or floats. Received: inputs.dtype='{dtype}'"
-    for inputs in (
-        tf.zeros((2, 3), dtype),
-        tf.RaggedTensor.from_row_lengths(tf.zeros(2, dtype), [2, 0]),
-        keras.Input((3,), dtype=dtype),
-    ):
-        with pytest.raises(TypeError, match=re.escape(message)):
-            layer(inputs)
-    assert layer(["a"]).shape == (1,)

@@ -268,6 +268,33 @@ def test_inputs_that_are_not_one_tensor(inputs):
     assert layer(["a"]).numpy().tolist() == [2]
 
 
+STRINGS, INTEGERS = "be of type string, as the keys are", "be of an integer type, as the keys are"
+
+
+@needs_tensorflow
+@pytest.mark.parametrize(
+    ("layer", "dtype", "expected"),
+    [
+        *((VocabLayer(["a"]), dtype, STRINGS) for dtype in ("int32", "float32", "bool")),
+        *((VocabLayer([1]), dtype, INTEGERS) for dtype in ("string", "float32", "bool")),
+        (HashLayer(10), "bool", "hold strings, integers or floats"),
+        (HashLayer(10), "complex64", "hold strings, integers or floats"),
+    ],
+)
+def test_inputs_of_a_wrong_type(layer, dtype, expected):
+    message = f"`inputs` must {expected}. Received: inputs.dtype='{dtype}'"
+    for inputs in (
+        tf.zeros((2, 3), dtype),
+        tf.RaggedTensor.from_row_lengths(tf.zeros(2, dtype), [2, 0]),
+        keras.Input((3,), dtype=dtype),
+    ):
+        with pytest.raises(TypeError, match=re.escape(message)):
+            layer(inputs)
+    with pytest.raises(TypeError, match=re.escape(message)):
+        layer.compute_output_spec(keras.KerasTensor((2, 3), dtype))
+    assert layer([]).shape == (0,)
+
+
 @pytest.mark.parametrize(
     "inputs",
     [

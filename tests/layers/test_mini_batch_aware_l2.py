@@ -9,6 +9,7 @@ import tensorflow as tf
 from backend import BACKEND, needs_tensorflow, recording
 from hypothesis import example, given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from keras import ops
 from strategies import values
 
@@ -19,15 +20,10 @@ from din_layers.testing._gradients import differentiate
 ROWS, DIM = 6, 3
 CLOSE = {"rtol": 1e-5, "atol": 1e-6}  # float32 sums of a few products
 
-ids_of_any_shape = st.lists(st.integers(0, 3), max_size=3).flatmap(
-    lambda shape: st.builds(
-        lambda flat: np.array(flat, np.int32).reshape(shape),
-        st.lists(
-            st.integers(0, ROWS - 1),
-            min_size=int(np.prod(shape)),
-            max_size=int(np.prod(shape)),
-        ),
-    )
+ids_of_any_shape = arrays(
+    np.int32,
+    array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
+    elements=st.integers(0, ROWS - 1),
 )
 frequencies = st.lists(st.integers(0, 9), min_size=ROWS, max_size=ROWS)
 

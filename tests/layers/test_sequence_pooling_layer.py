@@ -116,18 +116,6 @@ def test_a_mask_value_that_the_ids_cannot_hold_would_mask_nothing(value):
             layer(SEQUENCE, ids=ids)
 
 
-def test_ids_beside_a_single_position_are_not_taken_for_lengths():
-    """(batch, 1) fits both there; who sets `hist_mask_value` gives ids, which may count from 0."""
-    ids = np.array([[0], [-1], [5]])
-    for time in (1, 2):
-        sequence = np.ones((3, time, 1), "float32")
-        layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=-1)
-        pooled = layer([sequence, np.repeat(ids, time, axis=1)])
-        np.testing.assert_array_equal(pooled[:, 0, 0], [time, 0, time])
-    lengths = din_layers.SequencePoolingLayer("sum")([np.ones((3, 1, 1), "float32"), ids])
-    np.testing.assert_array_equal(lengths[:, 0, 0], [0, 0, 1])
-
-
 @pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
 def test_a_mean_near_the_largest_number(ragged):
     largest = np.finfo("float32").max
@@ -178,14 +166,6 @@ def test_events_may_be_ragged_in_time_alone_and_told_by_what_is_dense():
     output = layer(in_time)  # every tag is there
     np.testing.assert_array_equal(output.values, tf.boolean_mask(NESTED.sum(2), events))
     assert output._keras_mask.to_list() == [[True, True], [], [True] * 3]
-
-
-def test_sessions_of_a_history_under_time_distributed():
-    sessions = keras.Input((3, 5, 4))
-    pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("max"))(sessions)
-    activated = keras.layers.TimeDistributed(din_layers.Dice())(pooled)
-    assert keras.Model(sessions, activated).output_shape == (None, 3, 1, 4)
-    assert din_layers.WeightedSequenceLayer().compute_output_shape([(2, 3, 4), (2, 3)]) == (2, 3, 4)
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="transforms of PyTorch")

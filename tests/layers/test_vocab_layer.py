@@ -180,33 +180,6 @@ def test_wrong_mask_value(keys, mask_value, error, message):
         VocabLayer(keys, mask_value)
 
 
-@needs_tensorflow
-@pytest.mark.parametrize(
-    ("keys", "dtype", "expected"),
-    [
-        (["a"], "int32", "of type string"),
-        (["a"], "float32", "of type string"),
-        (["a"], "bool", "of type string"),
-        ([1], "string", "of an integer type"),
-        ([1], "float32", "of an integer type"),
-        ([1], "bool", "of an integer type"),
-    ],
-)
-def test_inputs_of_another_type_than_the_keys(keys, dtype, expected):
-    layer = VocabLayer(keys)
-    message = f"`inputs` must be {expected}, as the keys are. Received: inputs.dtype='{dtype}'"
-    for inputs in (
-        tf.zeros((2, 3), dtype),
-        tf.RaggedTensor.from_row_lengths(tf.zeros(2, dtype), [2, 0]),
-        keras.Input((3,), dtype=dtype),
-    ):
-        with pytest.raises(TypeError, match=re.escape(message)):
-            layer(inputs)
-    with pytest.raises(TypeError, match=re.escape(message)):
-        layer.compute_output_spec(keras.KerasTensor((2, 3), dtype))
-    assert layer([*keys, *keys]).numpy().tolist() == [2, 2]
-
-
 # adapt -------------------------------------------------------------------------------------------
 
 COMMON = st.lists(TEXTS | st.sampled_from("abc"), min_size=1, max_size=30)
