@@ -1,4 +1,4 @@
-"""What only AttentionPoolingLayer has: scores, activations, statistics, dropout, its errors."""
+"""What only AttentionPoolingLayer has: scores, activations, statistics, dropout."""
 
 import keras
 import numpy as np

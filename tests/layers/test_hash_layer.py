@@ -184,19 +184,6 @@ def test_the_config_is_plain_json(kwargs, inputs):
     np.testing.assert_array_equal(again(inputs), layer(inputs))
 
 
-def test_padded_batch_with_the_empty_string():
-    rows = [["news"], ["sports", "news", "tv"], []]
-    data = tf.data.Dataset.from_generator(
-        lambda: iter(rows), output_signature=tf.TensorSpec([None], tf.string)
-    )
-    data = data.padded_batch(3, padding_values="").map(HashLayer(1000, mask_value=""))
-    assert data.element_spec == tf.TensorSpec([None, None], tf.int64)
-    (ids,) = list(data)
-    assert ids.numpy().tolist() == [
-        [oracle(text, 1000, {""}) for text in [*row, "", "", ""][:3]] for row in rows
-    ]
-
-
 @pytest.mark.parametrize(
     ("kwargs", "error", "message"),
     [

@@ -1,4 +1,4 @@
-"""What only SequencePoolingLayer has: its errors, and what the mask must not do."""
+"""What only SequencePoolingLayer has: ragged companions, nested events, numbers near limits."""
 
 import keras
 import numpy as np
