@@ -150,9 +150,7 @@ def test_it_is_computed_again_in_the_backward_pass_under_a_remat_scope():
     results = []
     for mode in (None, "full"):
         with keras.RematScope(mode):
-            layer = din_layers.AttentionPoolingLayer((4, 3))
-        layer.build([(None, 1, DIM), (None, None, DIM)])
-        randomize(layer)
+            layer = Attention().make()
         attend = lambda keys, layer=layer: layer([query, keys], ids=ids)  # noqa: E731
         results.append(keras.tree.flatten(differentiate(attend, [keys], np.ones(4, bool))))
     for rematerialized, kept in zip(*results, strict=True):
@@ -246,10 +244,7 @@ def test_weights_are_named_by_their_place():
 
 @pytest.mark.skipif(BACKEND != "torch", reason="PyTorch's alone")
 def test_the_state_dict_of_a_model_fits_another_of_its_architecture():
-    layers = [din_layers.AttentionPoolingLayer((4,), "dice", name="attention") for _ in range(2)]
-    for layer in layers:
-        layer.build([(None, 1, DIM), (None, None, DIM)])
-        randomize(layer)
+    layers = [Attention(att_activation="dice", name="attention").make() for _ in range(2)]
     layers[1].set_weights([w + 1 for w in layers[1].get_weights()])
     layers[1].load_state_dict(layers[0].state_dict())
     np.testing.assert_array_equal(layers[1](batch_of()), layers[0](batch_of()))
