@@ -108,11 +108,10 @@ def test_padding_does_not_enter_the_statistics_of_dice(way, batch, garbage):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-def batch_of(queries=1, time=5):
+def batch_of(queries=1):
     rng = np.random.default_rng(3)
-    query = rng.normal(size=(4, queries, DIM)).astype("float32")
-    keys = rng.normal(size=(4, time, DIM)).astype("float32")
-    ids = np.array([[1] * time, [0] * time, [2, 0, 3] + [0] * (time - 3), [4] + [0] * (time - 1)])
+    query, keys = (rng.normal(size=(4, n, DIM)).astype("float32") for n in (queries, 5))
+    ids = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 0], [2, 0, 3, 0, 0], [4, 0, 0, 0, 0]])
     return [query, keys, ids]
 
 

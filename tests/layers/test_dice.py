@@ -18,12 +18,10 @@ from din_layers.testing._gradients import differentiate
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # a variance of float32 squares, then its root
 
 
-def built(channels=3, **config):
+def built(**config):
     layer = din_layers.Dice(**config)
-    layer.build((None,) * 2 + (channels,))
-    layer.alpha.assign(np.linspace(-0.5, 0.8, channels))
-    layer.moving_mean.assign(np.linspace(0.2, 0.4, channels))
-    layer.moving_variance.assign(np.linspace(0.5, 2.0, channels))
+    layer.build((None, None, 3))
+    layer.set_weights([np.linspace(*ends, 3) for ends in ((-0.5, 0.8), (0.2, 0.4), (0.5, 2.0))])
     return layer
 
 

@@ -24,6 +24,7 @@ ids_of_any_shape = arrays(
     np.int32,
     array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=3),
     elements=st.integers(0, ROWS - 1),
+    fill=st.nothing(),  # each is drawn: an array is mostly one number else
 )
 frequencies = st.lists(st.integers(0, 9), min_size=ROWS, max_size=ROWS)
 
