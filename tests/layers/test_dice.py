@@ -102,10 +102,10 @@ def test_the_last_axis_has_two_names():
 
 
 def test_a_batch_without_events_leaves_the_statistics():
-    batches = [((2, 4, 3), ops.zeros((2, 4), "bool"))]
+    empty = [((2, 4, 3), ops.zeros((2, 4), "bool"))]
     for shape in ((0, 4, 3), (2, 0, 3)):
-        batches += [(shape, None), (shape, ops.ones(shape[:2], "bool"))]
-    for shape, mask in batches:
+        empty += [(shape, None), (shape, ops.ones(shape[:2], "bool"))]
+    for shape, mask in empty:
         layer = built()
         old = statistics(layer)
         output = layer(np.ones(shape, "float32"), training=True, mask=mask)
