@@ -185,10 +185,21 @@ def test_wrong_mask_value(keys, mask_value, error, message):
 COMMON = st.lists(TEXTS | st.sampled_from("abc"), min_size=1, max_size=30)
 
 
-def adapted(data, max_tokens=None, mask_value=None):
+def adapted(data, mask_value, max_tokens=None):
     layer = VocabLayer(mask_value=mask_value)
     layer.adapt(data, max_tokens)
     return layer
+
+
+def check_against_keras(lookup, values, mask_value, max_tokens):
+    keras_lookup = lookup(mask_token=mask_value, max_tokens=max_tokens)
+    keras_lookup.adapt(values)
+    layer = adapted(values, mask_value, max_tokens)
+    theirs = keras_lookup.get_vocabulary(include_special_tokens=False)
+    assert list(layer.keys) == theirs
+    assert layer.vocabulary_size == keras_lookup.vocabulary_size()
+    for same in (layer, VocabLayer(theirs, mask_value)):
+        np.testing.assert_array_equal(same(values), keras_lookup(values))
 
 
 @given(values=COMMON, max_tokens=st.none() | st.integers(3, 9))
@@ -197,16 +208,7 @@ def adapted(data, max_tokens=None, mask_value=None):
 def test_adapt_finds_the_keys_of_string_lookup(values, max_tokens):
     # Keras keeps a token for itself, and drops NULs from the end of others.
     values = [value for value in values if value != "[UNK]" and not value.endswith("\0")] + ["a"]
-    keras_lookup = keras.layers.StringLookup(mask_token="", max_tokens=max_tokens)
-    keras_lookup.adapt(tf.constant(values))
-    layer = adapted(tf.constant(values), max_tokens, mask_value="")
-    theirs = keras_lookup.get_vocabulary(include_special_tokens=False)
-    assert list(layer.keys) == theirs
-    assert layer.vocabulary_size == keras_lookup.vocabulary_size()
-    again = VocabLayer(theirs, mask_value="")
-    ids = tf.cast(keras_lookup(tf.constant(values)), tf.int32)
-    for same in (layer, again):
-        np.testing.assert_array_equal(same(tf.constant(values)), ids)
+    check_against_keras(keras.layers.StringLookup, tf.constant(values), "", max_tokens)
 
 
 @given(
@@ -216,10 +218,7 @@ def test_adapt_finds_the_keys_of_string_lookup(values, max_tokens):
 @example([3, -7, 2**40, 3], None)
 def test_adapt_finds_the_keys_of_integer_lookup(values, max_tokens):
     values = [value for value in values if value != -1] + [1]  # -1 is unknown to Keras
-    keras_lookup = keras.layers.IntegerLookup(mask_token=0, max_tokens=max_tokens)
-    keras_lookup.adapt(np.array(values))
-    layer = adapted(np.array(values), max_tokens, mask_value=0)
-    assert list(layer.keys) == keras_lookup.get_vocabulary(include_special_tokens=False)
+    check_against_keras(keras.layers.IntegerLookup, np.array(values), 0, max_tokens)
 
 
 ROWS = [["a", "b"], ["b"], [], ["c", "b", "a"]]
@@ -243,7 +242,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_adapt_takes_data_in_any_form(form):
     assert adapted(FORMS[form](), mask_value="").keys == ("b", "a", "c")
-    assert adapted(FORMS[form](), 4, mask_value="").keys == ("b", "a")
+    assert adapted(FORMS[form](), mask_value="", max_tokens=4).keys == ("b", "a")
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
