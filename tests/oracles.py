@@ -27,22 +27,14 @@ def softmax(scores):
     return exp / exp.sum(0)
 
 
-def normalize(kind, weights):
-    """Normalise weights (n,) as WeightedSequenceLayer's `weight_normalization` says."""
-    if kind == "softmax":
-        return softmax(weights)
-    if kind == "sum":
-        total = weights.sum()
-        return weights / total if total != 0 else np.zeros_like(weights)
-    if kind == "sqrtn":
-        norm = np.sqrt((weights**2).sum())
-        return weights / norm if norm != 0 else np.zeros_like(weights)
-    return weights
-
-
 def weigh(kind, events, weights):
-    """Weight events (n, dim) by weights (n,)."""
-    return events * normalize(kind, weights)[:, None]
+    """Weight events (n, dim) by weights (n,), as `weight_normalization` says."""
+    if kind == "softmax":
+        weights = softmax(weights)
+    if kind in ("sum", "sqrtn"):
+        total = weights.sum() if kind == "sum" else np.sqrt((weights**2).sum())
+        weights = weights / total if total != 0 else np.zeros_like(weights)
+    return events * weights[:, None]
 
 
 def dice(x, mean, variance, alpha, epsilon):

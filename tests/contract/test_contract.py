@@ -18,7 +18,6 @@ import numpy as np
 import pooling_cases
 import pytest
 import weighting_cases
-from attention_cases import Attention
 from backend import BACKEND, needs_tensorflow, recording
 from cases import CASES, CHANNELS, FAMILIES, SOURCES, as_function, layer_of, make, pairs
 from hypothesis import given, settings
@@ -290,22 +289,6 @@ def as_symbolic(x):
     shape = [None if axis < free and size != 1 else size for axis, size in enumerate(x.shape)]
     dtype = keras.backend.standardize_dtype(x.dtype)
     return keras.KerasTensor(shape, dtype, ragged=hasattr(x, "row_splits"))
-
-
-@pytest.mark.parametrize("source", ["mask", "ids", "lengths"])
-@given(data=st.data())
-def test_skipping_the_padding_changes_nothing(source, data):
-    """The two paths through attention agree, also in the batch statistics of training."""
-    dice = din_layers.Dice(epsilon=1e-2)
-    _, source, _ = make("attend", source)
-    batch = data.draw(batches(prefix=source.prefix), "batch")
-    results = []
-    for skip in (False, True):
-        layer = Attention(att_activation=dice, skip_padding=skip).make()
-        output = source.call(CASES["attend"], layer, batch, training=True)
-        results.append([to_numpy(output), *layer.get_weights()])
-    for skipped, padded in zip(*results, strict=True):
-        np.testing.assert_allclose(skipped, padded, rtol=1e-4, atol=1e-5)
 
 
 @functools.cache

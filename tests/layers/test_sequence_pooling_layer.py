@@ -1,4 +1,4 @@
-"""What only SequencePoolingLayer has: its errors, and what the mask must not do."""
+"""What only SequencePoolingLayer has: ragged companions, nested events, numbers near limits."""
 
 import keras
 import numpy as np
@@ -56,13 +56,6 @@ def test_a_ragged_sequence_needs_no_mask():
     assert layer(ragged).shape == (2, 1, 3)
 
 
-def test_emits_no_mask():
-    ids = keras.Input((None,), dtype="int32")
-    pooled = din_layers.SequencePoolingLayer()(keras.layers.Embedding(5, 3, mask_zero=True)(ids))
-    with pytest.raises(ValueError, match="`mask` must be given"):
-        din_layers.SequencePoolingLayer(supports_masking=True)(pooled)
-
-
 @needs_tensorflow
 def test_a_ragged_mask_or_ids_can_cut_a_ragged_sequence_further():
     ragged = tf.RaggedTensor.from_row_lengths(
@@ -111,17 +104,6 @@ def test_dense_companions_of_unknown_size_beside_a_ragged_sequence(name, compani
         np.testing.assert_array_equal(pooled[:, 0, 0], [2, 0, 1])
 
 
-@needs_tensorflow
-def test_embedding_of_ragged_ids_with_mask_zero():
-    ids = tf.ragged.constant([[1, 0, 2], []], dtype="int32")
-    embedding = keras.layers.Embedding(3, 2, mask_zero=True)
-    table = np.array([[9.0, 9], [1, 2], [3, 4]])
-    embedding.build()
-    embedding.set_weights([table])
-    pooled = din_layers.SequencePoolingLayer("mean")(embedding(ids))
-    np.testing.assert_array_equal(pooled, [[[2, 3]], [[0, 0]]])
-
-
 @pytest.mark.parametrize("value", [7, 255, -1, 300])
 def test_a_mask_value_that_the_ids_cannot_hold_would_mask_nothing(value):
     ids = np.array([[7, 0, 7, 255], [1, 2, 3, 4]], "uint8")
@@ -132,18 +114,6 @@ def test_a_mask_value_that_the_ids_cannot_hold_would_mask_nothing(value):
     else:
         with pytest.raises(ValueError, match=f"Received: hist_mask_value={value}, ids.dtype='uint"):
             layer(SEQUENCE, ids=ids)
-
-
-def test_ids_beside_a_single_position_are_not_taken_for_lengths():
-    """(batch, 1) fits both there; who sets `hist_mask_value` gives ids, which may count from 0."""
-    ids = np.array([[0], [-1], [5]])
-    for time in (1, 2):
-        sequence = np.ones((3, time, 1), "float32")
-        layer = din_layers.SequencePoolingLayer("sum", hist_mask_value=-1)
-        pooled = layer([sequence, np.repeat(ids, time, axis=1)])
-        np.testing.assert_array_equal(pooled[:, 0, 0], [time, 0, time])
-    lengths = din_layers.SequencePoolingLayer("sum")([np.ones((3, 1, 1), "float32"), ids])
-    np.testing.assert_array_equal(lengths[:, 0, 0], [0, 0, 1])
 
 
 @pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
@@ -196,114 +166,6 @@ def test_events_may_be_ragged_in_time_alone_and_told_by_what_is_dense():
     output = layer(in_time)  # every tag is there
     np.testing.assert_array_equal(output.values, tf.boolean_mask(NESTED.sum(2), events))
     assert output._keras_mask.to_list() == [[True, True], [], [True] * 3]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "told", "text"),
-    [
-        (NESTED, {"ids": TAGS[0]}, "`ids` must have shape (batch, time, tags). Received: seq"),
-        (NESTED, {"mask": TAGS[:, :1] > 0}, "with the `time` of `sequence`"),
-        (NESTED, {"lengths": TAGS}, "`lengths` must have shape (batch, time) or (batch, time, 1)"),
-        ([NESTED, TAGS], {}, "`inputs` must name what stands beside nested events: pass `le"),
-        (NESTED[None], {}, "`sequence` must have shape (batch, time, dim)"),
-    ],
-)
-def test_bad_inputs_of_tags(inputs, told, text):
-    with pytest.raises(ValueError, match="Received: ") as caught:
-        din_layers.SequencePoolingLayer()(inputs, **told)
-    assert text in str(caught.value)
-
-
-def test_sessions_of_a_history_under_time_distributed():
-    sessions = keras.Input((3, 5, 4))
-    pooled = keras.layers.TimeDistributed(din_layers.SequencePoolingLayer("max"))(sessions)
-    activated = keras.layers.TimeDistributed(din_layers.Dice())(pooled)
-    assert keras.Model(sessions, activated).output_shape == (None, 3, 1, 4)
-    assert din_layers.WeightedSequenceLayer().compute_output_shape([(2, 3, 4), (2, 3)]) == (2, 3, 4)
-
-
-@pytest.mark.parametrize(
-    ("inputs", "error", "text"),
-    [
-        ([], ValueError, "`inputs` must be a sequence, or a dict of sequence, lengths, "),
-        (SEQUENCE * 1j, TypeError, "`sequence` must hold real numbers. Received: "),
-        pytest.param(
-            SEQUENCE.astype(str),
-            TypeError,
-            "`sequence` must hold numbers. Received: ",
-            marks=needs_tensorflow,
-        ),
-        (SEQUENCE[0], ValueError, "`sequence` must have shape (batch, time, dim). Received: "),
-        (
-            [SEQUENCE, np.array([1, 2, 3])],
-            ValueError,
-            "`lengths` must have shape (batch,) or (batch, 1). "
-            "Received: sequence.shape=(2, 4, 3), lengths.shape=(3,)",
-        ),
-        ([SEQUENCE, np.ones((2, 2), int)], ValueError, "ids.shape=(2, 2)"),
-        ([SEQUENCE, np.ones((2, 1, 1), int)], ValueError, "lengths.shape=(2, 1, 1)"),
-        ([SEQUENCE, np.array(3)], ValueError, "lengths.shape=()"),
-        (
-            [SEQUENCE, np.array([1.0, 2.0])],
-            TypeError,
-            "`lengths` must be integers. Received: lengths.dtype='float32', lengths.shape=(2,)",
-        ),
-        ([SEQUENCE, np.array([True, False])], TypeError, "lengths.dtype='bool'"),
-        pytest.param(
-            tf.ragged.constant([[[1.0, 2.0]], [[3.0, 4.0]]]),
-            ValueError,
-            "`sequence` must be ragged in its time axis only",
-            marks=needs_tensorflow,
-        ),
-    ],
-)
-def test_bad_inputs(inputs, error, text):
-    layer = din_layers.SequencePoolingLayer()
-    for symbolic in (False, True):
-        as_inputs = inputs
-        if not hasattr(inputs, "row_splits"):
-            as_inputs = keras.tree.map_structure(ops.convert_to_tensor, inputs)
-        if symbolic and not hasattr(inputs, "row_splits"):
-            as_inputs = keras.tree.map_structure(
-                lambda x: keras.KerasTensor(x.shape, keras.backend.standardize_dtype(x.dtype)),
-                as_inputs,
-            )
-        with pytest.raises(error) as caught:
-            layer(as_inputs)
-        assert text in str(caught.value)
-    assert layer(SEQUENCE).shape == (2, 1, 3)
-
-
-@needs_tensorflow
-def test_a_mask_of_strings_is_refused():
-    with pytest.raises(TypeError, match="`mask` must be boolean"):
-        din_layers.SequencePoolingLayer()(SEQUENCE, mask=tf.fill((2, 4), "a"))
-
-
-@pytest.mark.parametrize(
-    ("config", "error", "text"),
-    [
-        (
-            {"mode": "median"},
-            ValueError,
-            "`mode` must be one of 'sum', 'mean', ",
-        ),
-        ({"mode": None}, ValueError, "`mode` must be one of"),
-        ({"supports_masking": 1}, TypeError, "`mask_required` must be a bool"),
-        ({"hist_mask_value": None}, TypeError, "`hist_mask_value` must be an integer or a string"),
-        ({"hist_mask_value": True}, TypeError, "`hist_mask_value` must be an integer or a string"),
-    ],
-)
-def test_bad_arguments(config, error, text):
-    with pytest.raises(error) as caught:
-        din_layers.SequencePoolingLayer(**config)
-    assert text in str(caught.value)
-
-
-def test_the_defaults():
-    config = din_layers.SequencePoolingLayer().get_config()
-    expected = {"mode": "mean", "mask_required": False, "hist_mask_value": 0}
-    assert {name: config[name] for name in expected} == expected
 
 
 @pytest.mark.skipif(BACKEND != "torch", reason="transforms of PyTorch")

@@ -35,23 +35,28 @@ def vocabularies(draw, elements):
     return keys, mask_value, draw(st.lists(known | elements, max_size=12))
 
 
+def check_against_a_dict(keys, mask_value, values):
+    """Of the layer and of the one that its config makes."""
+    layer = VocabLayer(keys, mask_value, name="topics")
+    again = VocabLayer.from_config(json.loads(json.dumps(layer.get_config())))
+    assert again.get_config() == layer.get_config()
+    for same in (layer, again):
+        ids = same(tf.constant(values, layer.key_dtype))
+        assert ids.dtype == tf.int32
+        assert ids.numpy().tolist() == [oracle(keys, mask_value, value) for value in values]
+
+
 @given(vocabularies(TEXTS))
 @example((NASTY, None, [*NASTY, "a", "b"]))
 @example((["a,b", "a", "b"], "", ["a,b", "a", "b", "b,a", ""]))
 def test_strings_equal_a_dict(vocabulary):
-    keys, mask_value, values = vocabulary
-    ids = VocabLayer(keys, mask_value)(tf.constant(values, tf.string))
-    assert ids.dtype == tf.int32
-    assert ids.numpy().tolist() == [oracle(keys, mask_value, value) for value in values]
+    check_against_a_dict(*vocabulary)
 
 
 @given(vocabularies(INT64))
 @example(([2**53, 2**53 + 1], -1, [2**53 + 1, 2**53, -1, 2**53 + 2]))
 def test_integers_equal_a_dict(vocabulary):
-    keys, mask_value, values = vocabulary
-    ids = VocabLayer(keys, mask_value)(tf.constant(values, tf.int64))
-    assert ids.dtype == tf.int32
-    assert ids.numpy().tolist() == [oracle(keys, mask_value, value) for value in values]
+    check_against_a_dict(*vocabulary)
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -106,49 +111,21 @@ def test_any_ordered_iterable_of_integers(keys):
     assert (config["keys"], config["mask_value"]) == ([3, 4], 0)
 
 
-def test_vocabulary_size_is_what_embedding_needs():
-    layer = VocabLayer(["abc", "d", "e"])
-    embedding = keras.layers.Embedding(layer.vocabulary_size, 2)
-    assert layer.vocabulary_size == 5
-    assert embedding(layer(["abc", "d", "e", "f"])).shape == (4, 2)
-
-
-@given(vocabularies(TEXTS) | vocabularies(INT64))
-def test_the_config_is_plain_json(vocabulary):
-    keys, mask_value, values = vocabulary
-    layer = VocabLayer(keys, mask_value, name="topics")
-    config = json.loads(json.dumps(layer.get_config()))
-    again = VocabLayer.from_config(config)
-    assert again.get_config() == layer.get_config()
-    inputs = tf.constant(values, layer.key_dtype)
-    np.testing.assert_array_equal(again(inputs), layer(inputs))
-
-
 @needs_tensorflow
-def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(tmp_path):
+@pytest.mark.parametrize("keys", [NASTY, [f"key {i}\n" for i in range(100_000)]])
+def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(keys, tmp_path):
     path = tmp_path / "model.keras"
     inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, VocabLayer(NASTY, mask_value=",")(inputs)).save(path)
+    keras.Model(inputs, VocabLayer(keys, mask_value=",")(inputs)).save(path)
     with zipfile.ZipFile(path) as archive:
         assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
         assert str(tmp_path) not in archive.read("config.json").decode()
     model = keras.models.load_model(path)
     path.unlink()
-    again = keras.models.clone_model(model)
-    for reloaded in (model, again):
-        ids = reloaded(tf.constant([[*NASTY, "unknown"]])).numpy()[0].tolist()
-        assert ids == [oracle(NASTY, ",", value) for value in [*NASTY, "unknown"]]
-
-
-@needs_tensorflow
-def test_100_000_keys_survive_saving(tmp_path):
-    path = tmp_path / "model.keras"
-    keys = [f"key {i}\n" for i in range(100_000)]
-    inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, VocabLayer(keys)(inputs)).save(path)
-    model = keras.models.load_model(path)
-    ids = model(tf.constant([[keys[-1], keys[0], "x"]]))
-    assert ids.numpy().tolist() == [[100_001, 2, 1]]
+    values = [*keys[:9], *keys[-9:], ",", "unknown"]
+    for reloaded in (model, keras.models.clone_model(model)):
+        ids = reloaded(tf.constant([values])).numpy()[0].tolist()
+        assert ids == [oracle(keys, ",", value) for value in values]
 
 
 @pytest.mark.parametrize(
@@ -189,19 +166,9 @@ def test_wrong_keys(keys, error, message):
 @pytest.mark.parametrize(
     ("keys", "mask_value", "error", "message"),
     [
-        (
-            ["a"],
-            0,
-            TypeError,
-            "`mask_value` must be of type string, as the keys are. Received: mas",
-        ),
+        (["a"], 0, TypeError, "`mask_value` must be of type string, as the keys are. Received: "),
         ([1], "0", TypeError, "`mask_value` must be of an integer type, as the keys are"),
-        (
-            [1],
-            0.0,
-            TypeError,
-            "`mask_value` must be a string or an integer. Received: mask_value=0",
-        ),
+        ([1], 0.0, TypeError, "must be a string or an integer. Received: mask_value=0.0"),
         ([1], False, TypeError, "`mask_value` must be a string or an integer"),
         ([1], 2**63, ValueError, "`mask_value` must fit into int64"),
         (["a"], b"\xff", ValueError, "`mask_value` must be valid UTF-8"),
@@ -213,42 +180,26 @@ def test_wrong_mask_value(keys, mask_value, error, message):
         VocabLayer(keys, mask_value)
 
 
-@needs_tensorflow
-@pytest.mark.parametrize(
-    ("keys", "dtype", "expected"),
-    [
-        (["a"], "int32", "of type string"),
-        (["a"], "float32", "of type string"),
-        (["a"], "bool", "of type string"),
-        ([1], "string", "of an integer type"),
-        ([1], "float32", "of an integer type"),
-        ([1], "bool", "of an integer type"),
-    ],
-)
-def test_inputs_of_another_type_than_the_keys(keys, dtype, expected):
-    layer = VocabLayer(keys)
-    message = f"`inputs` must be {expected}, as the keys are. Received: inputs.dtype='{dtype}'"
-    for inputs in (
-        tf.zeros((2, 3), dtype),
-        tf.RaggedTensor.from_row_lengths(tf.zeros(2, dtype), [2, 0]),
-        keras.Input((3,), dtype=dtype),
-    ):
-        with pytest.raises(TypeError, match=re.escape(message)):
-            layer(inputs)
-    with pytest.raises(TypeError, match=re.escape(message)):
-        layer.compute_output_spec(keras.KerasTensor((2, 3), dtype))
-    assert layer([*keys, *keys]).numpy().tolist() == [2, 2]
-
-
 # adapt -------------------------------------------------------------------------------------------
 
 COMMON = st.lists(TEXTS | st.sampled_from("abc"), min_size=1, max_size=30)
 
 
-def adapted(data, max_tokens=None, mask_value=None):
+def adapted(data, mask_value, max_tokens=None):
     layer = VocabLayer(mask_value=mask_value)
     layer.adapt(data, max_tokens)
     return layer
+
+
+def check_against_keras(lookup, values, mask_value, max_tokens):
+    keras_lookup = lookup(mask_token=mask_value, max_tokens=max_tokens)
+    keras_lookup.adapt(values)
+    layer = adapted(values, mask_value, max_tokens)
+    theirs = keras_lookup.get_vocabulary(include_special_tokens=False)
+    assert list(layer.keys) == theirs
+    assert layer.vocabulary_size == keras_lookup.vocabulary_size()
+    for same in (layer, VocabLayer(theirs, mask_value)):
+        np.testing.assert_array_equal(same(values), keras_lookup(values))
 
 
 @given(values=COMMON, max_tokens=st.none() | st.integers(3, 9))
@@ -257,16 +208,7 @@ def adapted(data, max_tokens=None, mask_value=None):
 def test_adapt_finds_the_keys_of_string_lookup(values, max_tokens):
     # Keras keeps a token for itself, and drops NULs from the end of others.
     values = [value for value in values if value != "[UNK]" and not value.endswith("\0")] + ["a"]
-    keras_lookup = keras.layers.StringLookup(mask_token="", max_tokens=max_tokens)
-    keras_lookup.adapt(tf.constant(values))
-    layer = adapted(tf.constant(values), max_tokens, mask_value="")
-    theirs = keras_lookup.get_vocabulary(include_special_tokens=False)
-    assert list(layer.keys) == theirs
-    assert layer.vocabulary_size == keras_lookup.vocabulary_size()
-    again = VocabLayer(theirs, mask_value="")
-    ids = tf.cast(keras_lookup(tf.constant(values)), tf.int32)
-    for same in (layer, again):
-        np.testing.assert_array_equal(same(tf.constant(values)), ids)
+    check_against_keras(keras.layers.StringLookup, tf.constant(values), "", max_tokens)
 
 
 @given(
@@ -276,10 +218,7 @@ def test_adapt_finds_the_keys_of_string_lookup(values, max_tokens):
 @example([3, -7, 2**40, 3], None)
 def test_adapt_finds_the_keys_of_integer_lookup(values, max_tokens):
     values = [value for value in values if value != -1] + [1]  # -1 is unknown to Keras
-    keras_lookup = keras.layers.IntegerLookup(mask_token=0, max_tokens=max_tokens)
-    keras_lookup.adapt(np.array(values))
-    layer = adapted(np.array(values), max_tokens, mask_value=0)
-    assert list(layer.keys) == keras_lookup.get_vocabulary(include_special_tokens=False)
+    check_against_keras(keras.layers.IntegerLookup, np.array(values), 0, max_tokens)
 
 
 ROWS = [["a", "b"], ["b"], [], ["c", "b", "a"]]
@@ -303,7 +242,7 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_adapt_takes_data_in_any_form(form):
     assert adapted(FORMS[form](), mask_value="").keys == ("b", "a", "c")
-    assert adapted(FORMS[form](), 4, mask_value="").keys == ("b", "a")
+    assert adapted(FORMS[form](), mask_value="", max_tokens=4).keys == ("b", "a")
 
 
 @pytest.mark.parametrize("dtype", INTEGERS)
@@ -319,15 +258,6 @@ def test_what_adapt_has_found_is_in_the_config():
     again = VocabLayer.from_config(json.loads(json.dumps(before.get_config())))
     again.adapt(["b"])
     assert again(["b", "", "c"]).numpy().tolist() == [2, 0, 1]
-
-
-@needs_tensorflow
-def test_an_adapted_layer_is_saved(tmp_path):
-    layer = adapted(tf.data.Dataset.from_tensors(["b", "b", "a\n"]))
-    inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, layer(inputs)).save(tmp_path / "model.keras")
-    model = keras.models.load_model(tmp_path / "model.keras")
-    assert model(tf.constant([["b", "a\n", "c"]])).numpy().tolist() == [[2, 3, 1]]
 
 
 def test_without_keys_the_layer_says_what_it_needs():
@@ -358,16 +288,8 @@ def test_without_keys_the_layer_says_what_it_needs():
         ([b"\xff"], ValueError, "`data[0]` must be valid UTF-8"),
         ([1, 2], TypeError, "`mask_value` must be of an integer type, as the keys are"),
         (pd.Series([1, None], dtype="Int64"), ValueError, "`data` must have no missing value"),
-        (
-            tf.data.Dataset.from_tensors((["a"], [1])),
-            TypeError,
-            "`data` must be one tensor",
-        ),
-        (
-            iter([["a"], [1]]),
-            TypeError,
-            "`data` must be all strings or all integers. Received: dat",
-        ),
+        (tf.data.Dataset.from_tensors((["a"], [1])), TypeError, "`data` must be one tensor"),
+        (iter([["a"], [1]]), TypeError, "must be all strings or all integers. Received: data"),
     ],
 )
 def test_data_without_keys(data, error, text):
