@@ -199,6 +199,7 @@ class AUGRU(SequenceLayer):
 
     def build(self, input_shape: Any) -> None:
         shapes = self.input_names.shapes(input_shape)
+        check_axes(sequence=(shapes["sequence"], "batch time dim"))
         self._dim = self._known_dim({"sequence": shapes["sequence"]})
         self.rnn.build((None, None, self._dim + 1))
 

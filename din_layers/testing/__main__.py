@@ -69,7 +69,7 @@ def _check(subject: ModelOnIds, options: argparse.Namespace) -> list[MaskingErro
     for name in IDS_INVARIANTS if options.order else IDS_INVARIANTS[:-1]:
         print(f"  {name:<24}", end="", flush=True)
         if not applies(name, subject):
-            print("says nothing: a fixed length and one-sided padding")
+            print("says nothing: the length is fixed and padding on one side, see --padding")
             continue
         try:
             search(subject, name, options.max_examples, options.seed)

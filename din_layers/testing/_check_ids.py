@@ -164,14 +164,20 @@ def _histories_in(config: Any) -> Iterator[str]:
 
 def _find_history(inputs: Sequence[ModelInput], names: Sequence[str] | None) -> list[ModelInput]:
     """Return the inputs with the time axis of the history."""
+    if texts := {x.name: x.dtype for x in inputs if not (x.is_float or "int" in x.dtype)}:
+        expected = "must take ids or floats; check what follows the lookup of strings"
+        raise TypeError(message("model", expected, inputs_dtype=texts))
     if names is not None:
         known = [x.name for x in inputs]
+        if isinstance(names, str):
+            raise TypeError(message("history", "must be a list of names", history=names))
         if not names or [name for name in names if name not in known]:
             raise ValueError(message("history", f"must be among {known}", history=list(names)))
         return [x for x in inputs if x.name in names]
     times = {x.shape[1] for x in inputs if x.has_time and x.mask_zero}
     if len(times) != 1:
-        expected = "must be named: no inputs of one length feed an `Embedding(mask_zero=True)`"
+        why = "inputs of several lengths feed" if times else "no input with a time axis feeds"
+        expected = f"must be named, since {why} an `Embedding(mask_zero=True)`"
         raise ValueError(message("history", expected, inputs={x.name: x.shape for x in inputs}))
     return [x for x in inputs if x.has_time and x.shape[1] in times]
 
@@ -330,9 +336,6 @@ def _vocabulary_of(x: ModelInput, given: Mapping[str, int]) -> int:
     """Return the number of ids of an integer input, 0 for one of floats."""
     if x.is_float:
         return 0
-    if "int" not in x.dtype:
-        expected = "must take ids or floats; check what follows the lookup of strings"
-        raise TypeError(message("model", expected, input=x.name, input_dtype=x.dtype))
     if x.name in given:
         return check_integer(f"vocabulary[{x.name!r}]", given[x.name], minimum=2)
     if not x.embeddings:

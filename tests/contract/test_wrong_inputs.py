@@ -82,7 +82,7 @@ VALUES = [
     ("augru", [SEQUENCE, SHORT[:, None]], {}, "scores.shape=(3, 1, 3)"),
     ("augru", [SEQUENCE, WEIGHTS[:, :1, None]], {}, "scores.shape=(3, 1, 1)"),
     ("augru", [SEQUENCE, WEIGHTS[:, 0]], {}, "scores.shape=(3,)"),
-    ("augru", [SEQUENCE[:, 0], WEIGHTS], {}, "`sequence` must have shape (batch, time, dim)"),
+    ("augru", [FLAT, WEIGHTS], {}, "`sequence` must have shape (batch, time, dim)"),
     ("augru", [UNKNOWN, WEIGHTS], {}, "`sequence` must have a known `dim`"),
     ("augru", [SEQUENCE, WEIGHTS], {"initial_state": FLAT}, "(batch, 2)"),
     ("augru", [SEQUENCE, WEIGHTS], {"initial_state": FLAT[:2, :2]}, "with the `batch` of"),

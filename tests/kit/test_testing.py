@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from backend import BACKEND
+from backend import BACKEND, needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -483,9 +483,17 @@ def quantized():
             lambda: model_of_ids(mask_zero=False),
             {},
             ValueError,
-            r"`history` must be named: no inputs of one length feed .*Received: inputs={'history'",
+            r"`history` must be named, since no input with a time axis feeds .*Received: inputs=",
         ),
         (model_of_ids, {"history": ["x"]}, ValueError, "`history` must be among"),
+        (model_of_ids, {"history": "history"}, TypeError, "`history` must be a list of names"),
+        pytest.param(
+            lambda: keras.Model(text := keras.Input((3,), dtype="string"), text),
+            {},
+            TypeError,
+            "`model` must take ids or floats",
+            marks=needs_tensorflow,
+        ),
         (model_of_ids, {"output": "x"}, ValueError, r"`output` must be one of \['click'\]"),
         (model_of_ids, {"invariants": ["extreme_values"]}, ValueError, "`invariants` must be"),
         (model_of_ids, {"vocabulary": {"history": 1}}, ValueError, "must be at least 2"),
