@@ -347,6 +347,8 @@ def take(x: Tensor, places: Tensor) -> Tensor:
 def put(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
     """Return zeros (batch, time, ...) with values (events, ...) at some places."""
     shape = (*ops.shape(like)[:2], *ops.shape(x)[1:])
+    if backend() == "torch":  # where Keras goes through the places one by one
+        return x.new_zeros(shape).index_put((places[:, 0], places[:, 1]), x)
     return ops.scatter(places, x, shape)
 
 

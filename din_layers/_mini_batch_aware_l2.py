@@ -31,8 +31,8 @@ class MiniBatchAwareL2(NumericLayer):
 
     Args:
         frequencies: How often each id, 0 first, stands in the training data: as many numbers as the
-            embedding has rows, `np.bincount(all_ids.ravel(), minlength=rows)` for one. 0 counts
-            as 1. They are part of the saved config.
+            embedding has rows, `np.bincount(all_ids.ravel(), minlength=rows)` for one. Less than 1
+            counts as 1. They are part of the saved config.
         l2: The weight of the penalty.
         mask_value: The id of padding, whose row is not penalised; `None` if no id is padding.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.

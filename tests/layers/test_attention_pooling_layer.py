@@ -517,3 +517,19 @@ def test_ragged_keys_wide_and_narrow(dim):
     lengths = np.array([4, 2])
     ragged = tf.RaggedTensor.from_tensor(keys, lengths)
     np.testing.assert_allclose(layer([query, ragged]), layer([query, keys, lengths]), **CLOSE)
+
+
+@pytest.mark.parametrize("mode", ["sum", "sequence"])
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_a_batch_without_events_trains_nothing(mode, skip_padding):
+    """On PyTorch it had no graph of gradients where the events are taken out."""
+    layer = din_layers.AttentionPoolingLayer((3,), mode=mode, skip_padding=skip_padding)
+    query, keys, ids = keras.Input((1, 4)), keras.Input((5, 4)), keras.Input((5,), dtype="int32")
+    model = keras.Model([query, keys, ids], layer([query, keys], ids=ids))
+    model.compile("sgd", "mse")
+    before = model.get_weights()
+    inputs = [np.ones((2, 1, 4)), np.ones((2, 5, 4)), np.zeros((2, 5), "int32")]
+    with recording():
+        model.train_on_batch(inputs, np.ones((2, 1 if mode == "sum" else 5, 4)))
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
