@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
 from din_layers._checks import (
     Shape,
@@ -24,28 +25,27 @@ from din_layers._tensors import scalar, wide_dtype
 
 
 def _divide_by_sum(weights: Events) -> Events:
-    weights = _in_range(weights)
+    weights = _relative(weights)
     return weights.over(weights.sum())
 
 
 def _divide_by_norm(weights: Events) -> Events:
-    weights = _in_range(weights)
+    weights = _relative(weights)
     squares = weights.times(weights).sum()
     # Where `squares` is 0, all weights are; the root of 1 has a finite gradient there.
     return weights.over(ops.sqrt(ops.where(squares > 0, squares, ops.ones_like(squares))))
 
 
-def _in_range(weights: Events) -> Events:
-    """Scale by a power of two, which rounds nothing: no sum overflows, no square vanishes.
+def _relative(weights: Events) -> Events:
+    """Divide by about the largest weight, so that no sum overflows and no square vanishes.
 
-    The normalised weights, and so their gradients, do not depend on this factor.
+    The normalised weights, and so their gradients, do not depend on this divisor.
     """
-    top = weights.map(ops.abs).max()
-    sixteenth = int(np.finfo(keras.backend.standardize_dtype(top.dtype)).maxexp) // 16
-    middle, large, small = (scalar(2.0 ** (sixteenth * n), top) for n in (0, 5, -5))
-    down, up = (scalar(2.0 ** (sixteenth * n), top) for n in (-10, 11))
-    factor = ops.where(top > large, down, ops.where(top < small, up, middle))
-    return weights.map(lambda values: values * weights.history.spread(factor))
+    top = ops.stop_gradient(weights.map(ops.abs).max())
+    # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
+    largest = float(np.finfo(keras.backend.standardize_dtype(top.dtype)).max) / 2**8
+    # The smaller of the two, in float64 on PyTorch too.
+    return weights.over(-_backend.maximum(-top, scalar(-largest, top)))
 
 
 _NORMALISE: dict[str | None, Callable[[Events], Events]] = {
