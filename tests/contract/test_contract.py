@@ -170,7 +170,8 @@ def check_in_mode(name, mode, source, dtype):
     policy = keras.dtype_policies.get(dtype)
     call = compiled(lambda *parts: source.call(case, layer, Batch(*parts)), mode)
     # A few: what precision and compilation can break does not hide in rare shapes.
-    few = max(4, settings().max_examples // 10)
+    most = settings().max_examples
+    few = min(most, max(4, most // 10))
 
     @settings(max_examples=few)
     @given(data=st.data(), garbage=garbage())
