@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from backend import needs_tensorflow
+from farmhash import fingerprint64
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -38,28 +39,23 @@ GOLDEN = {
 def oracle(text, num_buckets, paddings=None):
     """The id of `text`, for which 0 is kept where `paddings` is not None."""
     if paddings is None:
-        return int(tf.strings.to_hash_bucket_fast(text, num_buckets))
+        return fingerprint64(text.encode()) % num_buckets
     return 0 if text in paddings else 1 + oracle(text, num_buckets - 1)
 
 
 @given(BUCKETS)
 @example(LARGEST)
 def test_golden_fingerprints(num_buckets):
-    """The other tests rely on TensorFlow's hash being this one."""
+    """Of the oracle, and of the layer, whose hash is TensorFlow's."""
     texts, fingerprints = list(GOLDEN), list(GOLDEN.values())
+    assert [fingerprint64(text.encode()) for text in texts] == fingerprints
     assert HashLayer(num_buckets)(texts).numpy().tolist() == [x % num_buckets for x in fingerprints]
     expected = [1 + x % (num_buckets - 1) for x in fingerprints]
     assert HashLayer(num_buckets, mask_value="x")(texts).numpy().tolist() == expected
 
 
-def test_the_fingerprint_of_every_length():
-    """FarmHash goes another way for up to 3, 7, 16, 32 and 64 bytes, and for more."""
-    digits = "".join(map(str, range(100)))
-    ids = HashLayer(LARGEST)([digits[:size] for size in range(191)])
-    assert sum(ids.numpy().tolist()) == 939314027488240266913
-
-
 @given(st.lists(TEXTS, max_size=8), BUCKETS, st.booleans(), st.none() | TEXTS)
+@example(["x" * size for size in range(200)], LARGEST, False, None)
 @example(["", "0", "a", "0.0", "00", "-0"], 2, True, "")
 @example(["", "0", "a"], 10, False, "")
 def test_padding_strings_become_0_and_nothing_else_does(texts, num_buckets, mask_zero, mask_value):
