@@ -22,10 +22,11 @@ from din_layers._checks import (
 )
 from din_layers._dice import Dice
 from din_layers._events import Events
-from din_layers._history import History
+from din_layers._history import History, OfRows
 from din_layers._inputs import InputNames, Inputs
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
 from din_layers._sequence_layer import SequenceLayer
+from din_layers._skip_padding import attend_to_events
 from din_layers._sources import check_mask
 from din_layers._tensors import wide_dtype
 
@@ -127,7 +128,7 @@ class AttentionPoolingLayer(SequenceLayer):
         mode: str = "sum",
         hist_mask_value: int | str = 0,
         scale: bool = False,
-        skip_padding: bool = False,
+        skip_padding: bool | None = None,
         dropout: float = 0.0,
         seed: int | None = None,
         kernel_initializer: Any = "glorot_uniform",
@@ -147,10 +148,10 @@ class AttentionPoolingLayer(SequenceLayer):
         self.weight_normalization = check_normalization(weight_normalization, ("softmax", None))
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
         self.scale = check_bool("scale", scale)
-        self.skip_padding = check_bool("skip_padding", skip_padding)
+        self.skip_padding = (
+            None if skip_padding is None else check_bool("skip_padding", skip_padding)
+        )
         self.use_query_mask = check_bool("use_query_mask", use_query_mask)
-        # How many events there are is known at run time only, which XLA cannot compile.
-        self.supports_jit = not (self.skip_padding and _backend.backend() == "tensorflow")
         self.dropout = check_number("dropout", dropout, 0.0, 1.0)
         largest = _backend.largest_seed()
         self.seed = None if seed is None else check_integer("seed", seed, 0, largest)
@@ -235,30 +236,33 @@ class AttentionPoolingLayer(SequenceLayer):
         if self.mode == "sequence":
             query = _backend.single("query", query)
         query = history.where_events(ops.cast(query, self.compute_dtype))
-        if self.skip_padding:
-            history = history.packed()
+        of_rows = self.unit.of_rows(query, self._query_mask(given) if training else None)
+
+        def attend(history: History) -> Any:
+            return self._attend(history, given.sequence, of_rows, training)
+
+        output, scores = attend_to_events(self.skip_padding, attend, history, self.unit, training)
+        return (output, scores) if return_attention_scores else output
+
+    def _attend(
+        self, history: History, keys: Tensor, of_rows: OfRows, training: Any
+    ) -> tuple[Tensor, Tensor]:
+        dtype = wide_dtype(self.compute_dtype)
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
-        events = history.events("keys", given.sequence, wide_dtype(self.compute_dtype)).filled(1.0)
-        weights = self._weights(events, query, self._query_mask(given), training)
+        events = history.events("keys", keys, dtype).filled(1.0)
+        scores = history.scores(
+            self.unit, ops.cast(events.values, self.compute_dtype), of_rows, training
+        )
+        weights = self._weights(Events(history, ops.cast(scores, dtype)), training)
         output = ops.cast(self._pool(events, weights), self.compute_dtype)
-        if not return_attention_scores:
-            return output
         scores = ops.transpose(weights.padded(), (0, 2, 1))
         return output, ops.cast(scores, self.compute_dtype)
 
-    def _weights(self, events: Events, query: Tensor, valid: Tensor, training: Any) -> Events:
-        dtype, history = events.values.dtype, events.history
-
-        def unit_scores(values: Tensor, query: Tensor, history: History) -> Tensor:
-            return self.unit.scores(values, query, history, valid, training)
-
-        def score(values: Tensor) -> Tensor:
-            values = ops.cast(values, self.compute_dtype)
-            scores = ops.cast(history.apply(self.unit, unit_scores, values, query), dtype)
-            return scores / ops.sqrt(ops.cast(self._dim, dtype)) if self.scale else scores
-
-        scores = events.map(score)
+    def _weights(self, scores: Events, training: Any) -> Events:
+        dtype = scores.values.dtype
+        if self.scale:
+            scores = scores.map(lambda values: values / ops.sqrt(ops.cast(self._dim, dtype)))
         weights = scores.softmax() if self.weight_normalization else scores.filled(0.0)
         if self.dropout:
             weights = weights.map(

@@ -4,9 +4,8 @@ Ragged tensors and strings need TensorFlow. Every backend is imported where it i
 works without the others.
 """
 
-import math
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import keras
@@ -17,9 +16,7 @@ from din_layers._checks import message
 Tensor = Any
 Way = Callable[..., Tensor]
 
-# Of all positions, the shares that `capacities` has room for, and the least positions that pay.
-_SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
-_FEW = 1024
+_BLOCK = 2048  # events that are computed at a time on a processor
 
 
 def backend() -> str:
@@ -126,7 +123,7 @@ def _check_one_process() -> None:
 
 def can_normalize(x: Tensor) -> bool:
     """Tell whether one operation normalizes, far faster than its parts would: on PyTorch."""
-    return backend() == "torch" and can_pack(x)
+    return backend() == "torch" and shapes_may_depend_on_data(x)
 
 
 def normalize(x: Tensor, epsilon: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -200,7 +197,12 @@ def scaled_kernels(query: Tensor, kernel: Tensor) -> Tensor:
 
 def where(valid: Tensor, x: Tensor, fill: Tensor) -> Tensor:
     """Take `x` where `valid` is True, and the number `fill` elsewhere."""
-    if backend() == "torch" and x.device.type == "cpu" and x.is_floating_point() and can_pack(x):
+    if (
+        backend() == "torch"
+        and x.device.type == "cpu"
+        and x.is_floating_point()
+        and shapes_may_depend_on_data(x)
+    ):
         return _torch_select()(x, valid, fill)
     return ops.where(valid, x, fill)
 
@@ -270,86 +272,228 @@ def values_in_rows_of(sequence: Any, x: Any) -> Tensor:
     return _if_equal(x.values, splits, expected, error)
 
 
-def can_pack(valid: Tensor) -> bool:
-    """Tell whether events can be taken out of their padding: whether a shape may depend on data.
+def shapes_may_depend_on_data(x: Tensor) -> bool:
+    """Tell whether operations on `x` may have results whose shapes depend on its values.
 
-    Not on JAX, which compiles anew for every shape. PyTorch must see the values: not in
-    `torch.compile`, nor in an export, nor where Keras asks it for shapes alone.
+    Not on JAX, which compiles anew for every shape, nor under XLA. PyTorch must see the values: not
+    in `torch.compile`, nor in an export, nor where Keras asks it for shapes alone.
     """
     if backend() == "torch":
         import torch
 
         traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        return bool(valid.device.type != "meta" and not traced)
+        return bool(x.device.type != "meta" and not traced)
+    return backend() == "tensorflow" and not under_xla()
+
+
+def is_eager() -> bool:
+    """Tell whether values are known, where their shapes may depend on data."""
+    return backend() == "torch" or tensorflow().executing_eagerly() is True
+
+
+def either(condition: Tensor, function: Way, otherwise: Way) -> Any:
+    """Return what one of two functions gives; which of them, a graph decides when it runs."""
+    if not is_eager():
+        return tensorflow().cond(condition, function, otherwise)
+    return function() if condition else otherwise()
+
+
+def can_loop(x: Tensor) -> bool:
+    """Tell whether a loop over blocks of `x` can be compiled."""
+    if backend() == "jax":
+        import jax
+
+        known = all(isinstance(size, int) for size in x.shape)  # not all where JAX exports
+        # Eager code would compile the loop anew each time.
+        return known and isinstance(x, jax.core.Tracer) and not _is_spread(x)
     return backend() == "tensorflow"
 
 
-def capacities(valid: Tensor) -> list[int]:
-    """Return how many events to have programs for where shapes are static; none: do not pack."""
-    if backend() != "jax" or not all(isinstance(size, int) for size in valid.shape):
-        return []  # sizes that `jax.export` does not know
-    positions = math.prod(valid.shape)
-    if positions < _FEW:
-        return []
-    return sorted({max(1, int(positions * share)) for share in _SHARES})
-
-
-def switch(index: Tensor, ways: Sequence[Way], layer: keras.Layer, *inputs: Tensor) -> Tensor:
-    """Return what one of some functions, each of which calls a layer, makes of inputs, on JAX."""
+def _is_spread(x: Tensor) -> bool:
+    """Tell whether parts of `x` are on several devices of JAX: a loop over all would gather them."""
     import jax
 
-    if not isinstance(index, jax.core.Tracer):  # eager: any shape may come
-        return ways[int(index)](*inputs)
-    variables = layer.variables
-
-    def run(way: Way, state: list[Tensor], *inputs: Tensor) -> Any:
-        # Whatever is traced here has to leave as a result, what the layer does on the side too.
-        scope = keras.StatelessScope(zip(variables, state, strict=True), collect_losses=True)
-        with scope:
-            before = [scope.get_current_value(variable) for variable in variables]
-            output = way(*inputs)
-            after = [scope.get_current_value(variable) for variable in variables]
-        return output, {i: x for i, x in enumerate(after) if x is not before[i]}, scope.losses
-
-    # The backward pass of a switch keeps in memory what it needs of every way, whichever ran:
-    # so let that be the inputs.
-    programs = [jax.checkpoint(partial(run, way)) for way in ways]
-    state = [variable.value for variable in variables]
-    output, new, losses = jax.lax.switch(index, programs, state, *inputs)
-    for i, value in new.items():
-        variables[i].assign(value)
-    for loss in losses:
-        layer.add_loss(loss)
-    return output
+    kind = jax.typeof(x)  # says it within `shard_map`, and on a mesh of explicit axes
+    explicit = any(getattr(kind.sharding, "spec", ()))
+    return keras.distribution.distribution() is not None or explicit or bool(kind.vma)
 
 
-def places_of(valid: Tensor, size: int | None = None) -> Tensor:
-    """Return row and position of each valid event, (events, 2), in order.
+def under_xla() -> bool:
+    """Tell whether TensorFlow traces a function that XLA will compile.
 
-    With a `size` there are so many, places of anything after those of the events.
+    Nothing public says so, but what is made there tells: only for XLA a branch stays as it is.
     """
-    if backend() == "tensorflow":
-        return tensorflow().where(valid)
-    if size is None:
-        return ops.stack(ops.nonzero(valid), axis=1)
-    import jax
+    tf = tensorflow()
+    if tf.executing_eagerly():
+        return False
+    branch = tf.cond(tf.equal(tf.size([0]), 0), lambda: 0, lambda: 1).op.inputs[0].op
+    try:
+        return not branch.get_attr("_lower_using_switch_merge")
+    except ValueError:
+        return True
 
-    return ops.stack(jax.numpy.nonzero(valid, size=size), axis=1)
+
+# Valid events among the positions of a padded batch -------------------------------------------
+
+
+def places_of(valid: Tensor) -> Tensor:
+    """Return the places of the valid events among all positions, in order."""
+    if backend() == "tensorflow":
+        tf = tensorflow()
+        return tf.cast(tf.where(tf.reshape(valid, (-1,)))[:, 0], "int32")
+    return valid.reshape(-1).nonzero()[:, 0]
 
 
 def take(x: Tensor, places: Tensor) -> Tensor:
-    """Return the values (events, ...) of (batch, time, ...) at some places."""
+    """Return the rows of `x` at some places, each of which is named once."""
     if backend() == "tensorflow":
-        return tensorflow().gather_nd(x, places)
-    return x[places[:, 0], places[:, 1]]
+        return tensorflow().gather(x, places)
+    if backend() == "jax":
+        return x.at[places].get(mode="promise_in_bounds")
+    return x.index_select(0, places)
 
 
-def put(x: Tensor, places: Tensor, like: Tensor) -> Tensor:
-    """Return zeros (batch, time, ...) with values (events, ...) at some places."""
-    shape = (*ops.shape(like)[:2], *ops.shape(x)[1:])
-    if backend() == "torch":  # where Keras goes through the places one by one
-        return x.new_zeros(shape).index_put((places[:, 0], places[:, 1]), x)
-    return ops.scatter(places, x, shape)
+def put(x: Tensor, places: Tensor, size: Any) -> Tensor:
+    """Return so many zeros with the values `x` at some places."""
+    if backend() == "tensorflow":
+        tf = tensorflow()
+        return tf.scatter_nd(places[:, None], x, tf.concat([[size], tf.shape(x)[1:]], 0))
+    return x.new_zeros((size, *x.shape[1:])).index_copy(0, places, x)
+
+
+def in_pieces(function: Way) -> Way:
+    """Let a function see some thousand rows of its inputs at a time: faster without gradients."""
+    if backend() != "torch":
+        return function
+    import torch
+
+    def run(*inputs: Tensor) -> Tensor:
+        if torch.is_grad_enabled() or len(inputs[0]) <= (size := block_size(2**31)):
+            return function(*inputs)
+        return torch.cat(
+            [function(*pieces) for pieces in zip(*(x.split(size) for x in inputs), strict=True)]
+        )
+
+    return run
+
+
+def block_size(positions: Any) -> int:
+    """Return how many events are computed at a time; on an accelerator each turn asks the host."""
+    size = 8 * _BLOCK if on_accelerator() else _BLOCK
+    return min(size, positions) if isinstance(positions, int) else size
+
+
+@cache
+def on_accelerator() -> bool:
+    """Tell whether the backend computes on something else than processors."""
+    if backend() == "jax":
+        import jax
+
+        return str(jax.default_backend()) != "cpu"
+    if backend() == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available())
+    devices = tensorflow().config.list_logical_devices()
+    return any(device.device_type != "CPU" for device in devices)
+
+
+def loop(blocks: Any, body: Way, carry: Any, width: Any = None, dtype: Any = None) -> Any:
+    """Go over blocks where their number is known only at run time, under XLA.
+
+    Args:
+        blocks: Has `size`, `count` and `most`.
+        body: From the number of a block and what is carried to what is carried on, and what is
+            written for each of its events, (size, width) or None.
+        carry: What is carried first.
+        width: The size of what is written; None: nothing is.
+        dtype: Its dtype.
+
+    Returns:
+        What was carried last, and what was written, (events, width).
+    """
+    run = _tensorflow_loop if backend() == "tensorflow" else _jax_loop
+    return run(blocks, body, carry, width, dtype)
+
+
+def _jax_loop(blocks: Any, body: Way, carry: Any, width: Any, dtype: Any) -> Any:
+    import jax
+
+    def step(state: Any) -> Any:
+        i, carry, written = state
+        carry, more = body(i, carry)
+        if width is not None:
+            written = jax.lax.dynamic_update_slice(written, more, (i * blocks.size, 0))
+        return i + 1, carry, written
+
+    written = None if width is None else ops.zeros((blocks.most * blocks.size, width), dtype)
+    state = (0, carry, written)
+    _, carry, written = jax.lax.while_loop(lambda state: state[0] < blocks.count, step, state)
+    return carry, written
+
+
+def _tensorflow_loop(blocks: Any, body: Way, carry: Any, width: Any, dtype: Any) -> Any:
+    tf = tensorflow()
+    # An array, since a loop may not write to a tensor in place.
+    written = tf.TensorArray(
+        dtype or "float32", blocks.most, element_shape=(blocks.size, width or 1)
+    )
+
+    def step(i: Tensor, carry: Any, written: Any) -> Any:
+        carry, more = body(i, carry)
+        return i + 1, carry, written if width is None else written.write(i, more)
+
+    state = (0, carry, written)
+    _, carry, written = tf.while_loop(lambda i, *_: i < blocks.count, step, state)
+    return carry, None if width is None else tf.reshape(written.stack(), (-1, width))
+
+
+def add_at(x: Tensor, rows: Tensor, more: Tensor) -> Tensor:
+    """Add to some rows of `x`, some of them several times."""
+    if backend() == "tensorflow":
+        return tensorflow().tensor_scatter_nd_add(x, rows[:, None], more)
+    return x.at[rows].add(more)
+
+
+def custom_gradient(forward: Way, backward: Way) -> Way:
+    """Return a function of tensors with a gradient of its own.
+
+    Args:
+        forward: Returns the results and what `backward` needs.
+        backward: From that and the gradients of the results to those of the inputs.
+    """
+    if backend() == "jax":
+        import jax
+
+        function = jax.custom_vjp(lambda *inputs: forward(*inputs)[0])
+        function.defvjp(forward, backward)
+        return function  # type: ignore[no-any-return]
+
+    def run(*inputs: Tensor) -> Any:
+        results, saved = forward(*inputs)
+        return results, lambda *gradients: backward(saved, gradients)
+
+    return tensorflow().custom_gradient(run)  # type: ignore[no-any-return]
+
+
+def pull_back(function: Way, inputs: Sequence[Tensor], gradients: Way) -> list[Tensor]:
+    """Return the gradients of the inputs of a function, given those of its results.
+
+    Args:
+        function: Returns a list of tensors.
+        inputs: Its inputs.
+        gradients: From the results to their gradients.
+    """
+    if backend() == "jax":
+        import jax
+
+        results, pull = jax.vjp(function, *inputs)
+        return list(pull(gradients(*results)))
+    tf = tensorflow()
+    with tf.GradientTape() as tape:
+        tape.watch(list(inputs))
+        results = function(*inputs)
+    return list(tape.gradient(results, list(inputs), gradients(*results), "zero"))
 
 
 def segment_sum(x: Tensor, rows: Tensor, batch: Tensor) -> Tensor:

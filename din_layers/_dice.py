@@ -136,6 +136,12 @@ class Dice(NumericLayer):
             result = self._activated(x, (x - mean) * ops.rsqrt(variance + self.epsilon))
         return ops.cast(result, self.compute_dtype)
 
+    def normalized_by(self, mean: Tensor, variance: Tensor, x: Tensor, mask: Tensor) -> Tensor:
+        """Return the result of `x`, (rows, channels), with these statistics."""
+        wide = select(mask, ops.cast(x, wide_dtype(self.compute_dtype)))
+        result = self._activated(wide, (wide - mean) * ops.rsqrt(variance + self.epsilon))
+        return ops.cast(result, self.compute_dtype)
+
     def _activated(self, x: Tensor, normalized: Tensor) -> Tensor:
         (alpha,) = self._as_channels(x, self.alpha)
         return x * (alpha + ops.sigmoid(normalized) * (1 - alpha))
@@ -145,7 +151,7 @@ class Dice(NumericLayer):
         if 0 in x.shape:  # which has no statistics
             return self._activated(x, x)
         normalized, mean, variance = _backend.normalize(x, self.epsilon)
-        self._move(mean, variance)
+        self.move(mean, variance)
         return self._activated(x, normalized)
 
     def compute_output_spec(
@@ -184,10 +190,11 @@ class Dice(NumericLayer):
         # Exact all the same: moved by a little, the mean does not change the sum of the squares.
         squares = ops.square(x - ops.stop_gradient(mean))
         variance = valid_mean(select(mask, squares))
-        self._move(mean, variance, any_valid)
+        self.move(mean, variance, any_valid)
         return mean, variance
 
-    def _move(self, mean: Tensor, variance: Tensor, any_valid: Tensor = True) -> None:
+    def move(self, mean: Tensor, variance: Tensor, any_valid: Tensor = True) -> None:
+        """Move the moving statistics towards those of a batch, if it has valid positions."""
         for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
             old = ops.reshape(ops.cast(moving, batch.dtype), batch.shape)
             new = ops.where(any_valid, old * self.momentum + batch * (1 - self.momentum), old)

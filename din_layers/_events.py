@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import keras
+import numpy as np
 from keras import ops
 
 from din_layers import _backend
@@ -87,13 +89,16 @@ class Events:
 
     def softmax(self) -> "Events":
         """Normalise scores (..., queries) over the valid events of each row; 0 where invalid."""
-        # The largest score only keeps `exp` in range; the result does not depend on it.
-        top = self.history.spread(ops.stop_gradient(self.max()))
-        # An invalid score may lie above `top`: were it not zeroed first, its `exp` could overflow.
-        distances = self.map(lambda scores: scores - top).filled(0.0)
-        unnormalised = distances.map(ops.exp).filled(0.0)
-        total = self.history.spread(self.history.non_empty(unnormalised.sum(), 1.0))
-        return unnormalised.map(lambda values: values / total)
+        scores = self.filled(-_INFINITY).values
+        # The largest score only keeps `exp` in range. Not -inf, which without events would be
+        # subtracted from itself.
+        lowest = scalar(float(np.finfo(keras.backend.standardize_dtype(scores.dtype)).min), scores)
+        top = _backend.maximum(self.history.max(ops.stop_gradient(scores)), lowest)
+        unnormalised = Events(self.history, ops.exp(scores - self.history.spread(top)), 0.0)
+        total = unnormalised.sum()
+        total = ops.where(total > 0, total, ops.ones_like(total))
+        # Selected again: beside a valid NaN all positions of a row are NaN.
+        return unnormalised.map(lambda values: values / self.history.spread(total)).filled(0.0)
 
     def restored(self) -> Tensor:
         """Return the values in the form of the sequence, dense or ragged, 0 where invalid."""

@@ -12,16 +12,17 @@ tensors per row     (batch, ...)                the same
 `unpad`             dense -> as the sequence    the same
 ==================  ==========================  ===================================
 
-A flat history is a ragged sequence (`RaggedHistory`) or a padded one whose valid events were taken
-out (`PackedHistory`). What is computed from events, `Events`, is the same for all.
+A flat history is a ragged sequence, or a padded one whose valid events were taken out
+(`_skip_padding.py`). What is computed from events, `Events`, is the same for all.
 
 Where every event is a history itself, of tags, a row is one event (`nested`). What the caller gave
 is folded to such rows on its way in, and what was computed for them unfolded on its way out.
 """
 
 import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from functools import cached_property
+from typing import Any
 
 import keras
 from keras import ops
@@ -31,8 +32,7 @@ from din_layers._backend import Tensor, is_ragged, tensorflow
 from din_layers._events import Events
 from din_layers._tensors import scalar, select
 
-# What makes of values, the queries of each row and the history something for each event.
-OfEvents = Callable[[Tensor, Tensor, "History"], Tensor]
+OfRows = Mapping[str, Tensor]  # what a unit needs of the queries of each row
 
 
 def is_nested(sequence: Tensor) -> bool:
@@ -117,17 +117,10 @@ class History(abc.ABC):
             has_events = ops.broadcast_to(has_events, ops.shape(self._sequence)[:1])
         return self._outer._unfold(has_events)
 
-    def packed(self) -> "History":
-        """Return the same history without its padding, where that can be taken out."""
-        return self
-
-    def stores_rows_longer_than(self, positions: int) -> bool:
-        """Tell whether each row is a matrix of more positions than that, as far as is known."""
-        return False
-
-    def apply(self, layer: keras.Layer, of_events: OfEvents, x: Tensor, query: Tensor) -> Tensor:
-        """Call what uses a layer on aligned (..., dim), finite where invalid, and on queries."""
-        return of_events(x, query, self)
+    def scores(self, unit: keras.Layer, keys: Tensor, of_rows: OfRows, training: Any) -> Tensor:
+        """Return what a local activation unit gives for aligned keys, finite where invalid."""
+        of_events = {name: self.spread(x) for name, x in of_rows.items()}
+        return unit.scores(keys, self.valid, of_events, training)
 
     @abc.abstractmethod
     def _align(self, name: str, x: Tensor) -> Tensor:
@@ -181,18 +174,6 @@ class History(abc.ABC):
 class PaddedHistory(History):
     """Events in a dense tensor (batch, time, ...), some of whose positions may be invalid."""
 
-    def packed(self) -> History:
-        if self.valid is None:
-            return self
-        if _backend.can_pack(self.valid):
-            return PackedHistory(self)
-        capacities = _backend.capacities(self.valid)
-        return SwitchedHistory(self, capacities) if capacities else self
-
-    def stores_rows_longer_than(self, positions: int) -> bool:
-        time = self._sequence.shape[1]  # None, or a symbol where JAX exports, if it is not known
-        return not isinstance(time, int) or time > positions
-
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
             x = x.to_tensor(shape=[None, *ops.shape(self._sequence)[1 : len(x.shape)]])
@@ -221,36 +202,13 @@ class PaddedHistory(History):
         return _backend.largest_of_time(x)
 
     def weighted_sum(self, weights: Tensor, x: Tensor) -> Tensor:
+        if _backend.backend() == "jax" and weights.shape[-1] == 1:
+            # One pass, into which XLA takes what made `x`: no second copy of the history.
+            return ops.sum(weights * x, axis=1, keepdims=True)
         return _backend.matmul(ops.transpose(weights, (0, 2, 1)), x)
 
     def restore(self, x: Tensor) -> Tensor:
         return x
-
-
-class SwitchedHistory(PaddedHistory):
-    """A padded history that is packed for layers alone, where shapes are static.
-
-    They run on one of a few capacities, the smallest that the valid events fit in, or padded.
-    """
-
-    def __init__(self, padded: PaddedHistory, capacities: Sequence[int]) -> None:
-        super().__init__(padded._sequence)
-        self.valid, self.count = padded.valid, padded.count
-        self._capacities = capacities
-
-    def apply(self, layer: keras.Layer, of_events: OfEvents, x: Tensor, query: Tensor) -> Tensor:
-        def packed(capacity: int) -> Callable[[Tensor, Tensor], Tensor]:
-            def run(x: Tensor, query: Tensor) -> Tensor:
-                history = PackedHistory(self, capacity)
-                events = history.events("x", x, x.dtype).filled(1.0)
-                return Events(history, of_events(events.values, query, history)).restored()
-
-            return run
-
-        ways = [*map(packed, self._capacities), lambda x, query: of_events(x, query, self)]
-        total = ops.sum(ops.cast(self.valid, "int32"))
-        smallest = ops.sum(ops.cast(total > ops.array(self._capacities), "int32"))
-        return _backend.switch(smallest, ways, layer, x, query)
 
 
 class FlatHistory(History):
@@ -287,7 +245,7 @@ class RaggedHistory(FlatHistory):
     def _align(self, name: str, x: Tensor) -> Tensor:
         if is_ragged(x):
             return _backend.values_in_rows_of(self._sequence, x)
-        return _backend.take(x, ops.stack([self.rows, self.positions()], axis=1))
+        return tensorflow().gather_nd(x, ops.stack([self.rows, self.positions()], axis=1))
 
     def positions(self) -> Tensor:
         starts = tensorflow().gather(self._sequence.row_starts(), self.rows)
@@ -301,33 +259,3 @@ class RaggedHistory(FlatHistory):
 
     def pad(self, x: Tensor) -> Tensor:
         return self.restore(x).to_tensor()
-
-
-class PackedHistory(FlatHistory):
-    """The valid events of a padded history, taken out of their padding.
-
-    Args:
-        padded: The history.
-        capacity: Where shapes are static, the number of events that there is room for. What room
-            the valid events leave is invalid.
-    """
-
-    def __init__(self, padded: PaddedHistory, capacity: int | None = None) -> None:
-        super().__init__(padded._sequence)
-        self._padded = padded
-        self._places = _backend.places_of(padded.valid, capacity)
-        self.rows, self.batch = self._places[:, 0], ops.shape(padded.valid)[0]
-        if capacity is not None:
-            self.valid = ops.arange(capacity) < ops.sum(ops.cast(padded.valid, "int32"))
-
-    def _align(self, name: str, x: Tensor) -> Tensor:
-        return _backend.take(x, self._places)
-
-    def positions(self) -> Tensor:
-        return self._places[:, 1]
-
-    def _row_lengths(self) -> Tensor:
-        return self._padded.count
-
-    def restore(self, x: Tensor) -> Tensor:
-        return _backend.put(x, self._places, self._padded.valid)

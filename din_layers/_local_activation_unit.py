@@ -12,7 +12,7 @@ for each event; only the third belongs to the pair. Two ways to compute the sum 
 * by row: `k (Wk - Wd + diag(q) Wp)`, one matrix (dim, units) for each row and query, and one
   batched matrix product. The products `q * k` are never built either. This is half the work, and
   pays where many events share a row's matrix: in padded histories that are not short.
-* by event: the terms as they stand. Flat histories (ragged, or padding skipped) have rows of many
+* by event: the terms as they stand. Flat events (ragged, or padding skipped) have rows of many
   lengths, which no batched product takes.
 
 A quantized first layer has no kernel of floats, and rounds its inputs: it gets the concatenation.
@@ -23,7 +23,7 @@ https://arxiv.org/abs/1706.06978
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -31,9 +31,10 @@ from keras import ops
 
 from din_layers import _backend
 from din_layers._backend import Tensor
-from din_layers._history import History
+from din_layers._dice import Dice
 
 Activation = Callable[..., Tensor]  # a function or a Keras layer
+OfRows = Mapping[str, Tensor]  # what `LocalActivationUnit.of_rows` gives
 
 _SHORT = 16  # positions up to which the rows' matrices cost more than they save
 
@@ -69,92 +70,153 @@ class LocalActivationUnit(keras.Layer):
             if isinstance(activation, keras.Layer):
                 activation.build((None, dense.units))
                 activation.supports_masking = True  # else Keras warns of `Sequential`
-        self._mask_ranks = [
-            _mask_rank(activation, dense.units)
-            for activation, dense in zip(self.activations, self.dense_layers, strict=False)
-        ]
+        # A trial adds no loss to the layer.
+        with keras.StatelessScope(collect_losses=True) as trial:
+            self._mask_ranks = [
+                _mask_rank(activation, dense.units)
+                for activation, dense in zip(self.activations, self.dense_layers, strict=False)
+            ]
+        self.adds_losses = bool(trial.losses)
 
-    # Not `call`: under `keras.RematScope` JAX takes only arrays there, which a history is not.
-    def scores(
-        self,
-        events: Tensor,
-        query: Tensor,
-        history: History,
-        valid_queries: Tensor,
-        training: bool | None,
-    ) -> Tensor:
-        """Return the scores (..., queries) of aligned events (..., dim).
+    def dices(self, training: bool | None) -> list[Dice]:
+        """Return the activations that need the statistics of all events."""
+        found = [x for x in self.activations if type(x) is Dice and x.trainable]
+        return found if training else []
+
+    def scores_alone(self, training: bool | None) -> bool:
+        """Tell whether an event has the same score among others, those of `dices` given theirs.
+
+        Not so where an activation has other batch statistics, draws random numbers or adds losses.
+        """
+        if self.adds_losses or self.dense_layers[0].quantization_mode:
+            return False
+        if any(dice.synchronized for dice in self.dices(training)):
+            return False
+        others = [x for x in self.activations if isinstance(x, keras.Layer) and type(x) is not Dice]
+        return not (training and any(layer.non_trainable_variables for layer in others))
+
+    # Not `call`, nor what follows: under `keras.RematScope` JAX takes only arrays there.
+    def of_rows(self, query: Tensor, valid_queries: Tensor) -> OfRows:
+        """Return what the unit needs of the queries of each row, (batch, queries, ...).
 
         Args:
-            events: The aligned events (..., dim), finite where invalid.
-            query: The queries of each row (batch, queries, dim).
-            history: Tells which events belong to which row, and which are valid.
-            valid_queries: Which queries enter batch statistics (batch, queries); None: all.
+            query: The queries (batch, queries, dim).
+            valid_queries: Which of them enter batch statistics (batch, queries); None: all.
+        """
+        dense, result = self.dense_layers[0], {"query": query}
+        if not dense.quantization_mode:
+            wq, _, wd, _ = _kernels(dense, query)
+            result["query_part"] = ops.matmul(query, wq + wd) + ops.cast(dense.bias, query.dtype)
+        if valid_queries is not None:
+            result["counted"] = ops.expand_dims(ops.cast(valid_queries, query.dtype), -1)
+        return result
+
+    def scores(self, keys: Tensor, valid: Tensor, of_rows: OfRows, training: bool | None) -> Tensor:
+        """Return the scores (..., queries) of events.
+
+        Args:
+            keys: The events, (batch, time, dim) or (events, dim), finite where invalid.
+            valid: Which of them are valid, (batch, time) or (events,); None: all.
+            of_rows: What their rows have, for each event: (..., queries, ...).
             training: Whether there are batch statistics.
         """
-        dense = self.dense_layers[0]
-        if dense.quantization_mode:
-            first = _first_layer_by_pair
-        elif history.stores_rows_longer_than(_SHORT):
-            first = _first_layer_by_row
-        else:
-            first = _first_layer_by_event
-        x = first(dense, events, query, history)
+        return self.run(keys, valid, of_rows, training)[0]
+
+    def run(
+        self,
+        keys: Tensor,
+        valid: Tensor,
+        of_rows: OfRows,
+        training: bool | None,
+        statistics: Sequence[Tensor] | None = None,
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the scores, and the inputs (pairs, units) of each of `dices`.
+
+        With `statistics`, means and variances by turns, these take the place of those of the
+        batch; if there are not enough, the inputs of the first Dice without are the last result.
+        """
+        x = _first_layer(self.dense_layers[0], keys, of_rows)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
         x = ops.reshape(x, (-1, x.shape[-1]))
-
-        def activate(activation: Activation, mask_rank: int, x: Tensor) -> Tensor:
-            if isinstance(activation, keras.Layer):  # not from Keras's context: `stateless_call`
-                activation = functools.partial(activation, training=training)
-            if not mask_rank:
-                return activation(x)
-            masks = [] if history.valid is None else [ops.expand_dims(history.valid, -1)]
-            # At inference there are no statistics, and every query is to get its result.
-            if training and valid_queries is not None:
-                masks.append(history.spread(ops.cast(valid_queries, x.dtype)) > 0)
-            if not masks:
-                return activation(x)
-            counted = ops.broadcast_to(functools.reduce(ops.logical_and, masks), pairs)
-            if mask_rank == 1:
-                return activation(x, mask=ops.reshape(counted, (-1,)))
-            return activation(x, mask=ops.broadcast_to(ops.reshape(counted, (-1, 1)), ops.shape(x)))
-
+        counted, dices, seen = self.counted(valid, of_rows, pairs), self.dices(training), []
         steps = zip(self.activations, self._mask_ranks, self.dense_layers[1:], strict=True)
         for activation, mask_rank, dense in steps:
-            x = _apply(dense, activate(activation, mask_rank, x))
-        return ops.reshape(x, pairs)
+            if statistics is not None and isinstance(activation, Dice) and activation in dices:
+                seen.append(x)
+                if 2 * len(seen) > len(statistics):
+                    return None, seen
+                mean, variance = statistics[2 * len(seen) - 2 : 2 * len(seen)]
+                x = activation.normalized_by(mean, variance, x, counted)
+            else:
+                x = _activate(activation, x, counted, mask_rank, training)
+            x = _apply(dense, x)
+        return ops.reshape(x, pairs), seen
+
+    def counted(self, valid: Tensor, of_rows: OfRows, pairs: Any) -> Tensor:
+        """Return which pairs of event and query are valid, (pairs,); None: all."""
+        masks = [] if valid is None else [ops.expand_dims(valid, -1)]
+        if "counted" in of_rows:
+            masks.append(of_rows["counted"][..., 0] > 0)
+        if not masks:
+            return None
+        return ops.reshape(ops.broadcast_to(functools.reduce(ops.logical_and, masks), pairs), (-1,))
 
 
-def _first_layer_by_row(
-    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
+def _activate(
+    activation: Activation, x: Tensor, counted: Tensor, mask_rank: int, training: bool | None
 ) -> Tensor:
-    wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
+    if isinstance(activation, keras.Layer):  # not from Keras's context: `stateless_call`
+        activation = functools.partial(activation, training=training)
+    if counted is None or not mask_rank:
+        return activation(x)
+    if mask_rank == 2:
+        counted = ops.broadcast_to(ops.expand_dims(counted, -1), ops.shape(x))
+    return activation(x, mask=counted)
+
+
+def _kernels(dense: keras.layers.Dense, like: Tensor) -> list[Tensor]:
+    """Return Wq, Wk, Wd and Wp."""
+    kernel = ops.cast(ops.convert_to_tensor(dense.kernel), like.dtype)
+    return list(ops.split(kernel, 4, axis=0))
+
+
+def _first_layer(dense: keras.layers.Dense, keys: Tensor, of_rows: OfRows) -> Tensor:
+    """Return the first layer's result (..., queries, units)."""
+    if dense.quantization_mode:
+        return _by_pair(dense, keys, of_rows["query"])
+    padded = len(keys.shape) == 3
+    time = keys.shape[1]  # None, or a symbol where JAX exports, if it is not known
+    long = padded and (not isinstance(time, int) or time > _SHORT)
+    way = _by_row if long else _by_event
+    return way(dense, keys, of_rows["query"]) + of_rows["query_part"]
+
+
+def _by_row(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:
+    _, wk, wd, wp = _kernels(dense, keys)
+    query = ops.squeeze(query, 1)  # the axis of time, of all padded events the same
     batch, queries, dim = ops.shape(query)
-    time, units = ops.shape(events)[1], dense.units
     product_part = _backend.scaled_kernels(query, wp)
-    row_kernel = ops.reshape((wk - wd)[:, None, :] + product_part, (batch, dim, queries * units))
-    event_part = ops.reshape(ops.matmul(events, row_kernel), (batch, time, queries, units))
-    return event_part + history.spread(ops.matmul(query, wq + wd) + dense.bias)
-
-
-def _first_layer_by_event(
-    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
-) -> Tensor:
-    wq, wk, wd, wp = ops.split(ops.convert_to_tensor(dense.kernel), 4, axis=0)
-    products = ops.expand_dims(events, -2) * history.spread(query)
-    return (
-        ops.matmul(products, wp)
-        + ops.expand_dims(ops.matmul(events, wk - wd), -2)
-        + history.spread(ops.matmul(query, wq + wd) + dense.bias)
+    row_kernel = ops.reshape(
+        (wk - wd)[:, None, :] + product_part, (batch, dim, queries * dense.units)
     )
+    shape = (batch, ops.shape(keys)[1], queries, dense.units)
+    return ops.reshape(ops.matmul(keys, row_kernel), shape)
 
 
-def _first_layer_by_pair(
-    dense: keras.layers.Dense, events: Tensor, query: Tensor, history: History
-) -> Tensor:
+def _by_event(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:
+    _, wk, wd, wp = _kernels(dense, keys)
+    # Products of matrices, not of many rows each: these are not copied on the way.
+    products = ops.expand_dims(keys, -2) * query
+    pair_part = ops.matmul(ops.reshape(products, (-1, keys.shape[-1])), wp)
+    event_part = ops.matmul(keys, wk - wd)
+    shape = (*ops.shape(products)[:-1], dense.units)
+    return ops.reshape(pair_part, shape) + ops.expand_dims(event_part, -2)
+
+
+def _by_pair(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:
     """As the definition has it: a quantized layer rounds its inputs and has no kernel of floats."""
-    k, q = ops.expand_dims(events, -2), history.spread(query)
+    k, q = ops.expand_dims(keys, -2), query
     products = q * k
     pairs = ops.shape(products)
     q, k = ops.broadcast_to(q, pairs), ops.broadcast_to(k, pairs)

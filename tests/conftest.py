@@ -33,8 +33,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 @pytest.fixture(autouse=True)
 def _fresh_keras_state(monkeypatch):
     """Seed Keras, and undo what a test does to the global dtype policy."""
-    # JAX takes events out of batches that are not small; those of the tests are.
-    monkeypatch.setattr("din_layers._backend._FEW", 1)
+    # The batches of the tests are small: several blocks of events all the same.
+    monkeypatch.setattr("din_layers._backend._BLOCK", 5)
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(0)
     with recording(on=False):

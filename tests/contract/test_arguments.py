@@ -15,7 +15,7 @@ DEFAULTS = {
         "weight_normalization": "softmax",
         "mode": "sum",
         "scale": False,
-        "skip_padding": False,
+        "skip_padding": None,
         "dropout": 0.0,
         "seed": None,
     },

@@ -431,10 +431,9 @@ def test_frozen_is_frozen_after_loading_too(activation):
             np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("skip_padding", [False, True])
-def test_fit_may_choose_xla_unless_the_number_of_events_varies(skip_padding):
-    layer = din_layers.AttentionPoolingLayer(skip_padding=skip_padding)
-    assert layer.supports_jit is not (skip_padding and BACKEND == "tensorflow")
+def test_fit_may_choose_xla_whatever_is_skipped():
+    for skip_padding in (None, False, True):
+        assert din_layers.AttentionPoolingLayer(skip_padding=skip_padding).supports_jit
 
 
 class Everything(keras.layers.BatchNormalization):
@@ -450,48 +449,88 @@ class Everything(keras.layers.BatchNormalization):
         return super().call(inputs, training=training, mask=mask) + noise
 
 
-@pytest.mark.parametrize("activation", ["dice", Everything(epsilon=1e-2)])
-def test_fit_gives_the_same_weights_without_the_padding(activation, monkeypatch):
-    """Whatever the share of events: on JAX each of three has a program of its own."""
-    monkeypatch.setattr("din_layers._backend._SHARES", (0.1, 0.3))
+WITH_XLA = [False, True] if BACKEND == "tensorflow" else [BACKEND == "jax"]
+
+
+@pytest.mark.parametrize("jit_compile", WITH_XLA)
+@pytest.mark.parametrize("activation", ["sigmoid", "dice", Everything(epsilon=1e-2)])
+def test_fit_gives_the_same_weights_without_the_padding(activation, jit_compile, monkeypatch):
+    """Whatever the share of events, which decides by itself what `None` does."""
+    monkeypatch.setattr("din_layers._skip_padding._FEW", 1)
     rng = np.random.default_rng(0)
     lengths = np.array([0, 0, 2, 0, *[3, 0, 5, 4], *[8] * 4, *[13] * 4, *[30] * 4], "int32")
     keys = rng.normal(size=(20, 30, DIM)).astype("float32")
     keys[np.arange(30) >= lengths[:, None]] = np.nan
     data = [rng.normal(size=(20, 2, DIM)).astype("float32"), keys, lengths]
     results = []
-    for skip in (False, True):
+    for skip in (False, True, None):
         inputs = [keras.Input(x.shape[1:], dtype=x.dtype.name) for x in data]
-        layer = din_layers.AttentionPoolingLayer((4,), activation, skip_padding=skip)
+        layer = din_layers.AttentionPoolingLayer((4, 3), activation, skip_padding=skip)
         output = layer(inputs[:2], lengths=inputs[2])
         model = keras.Model(inputs, output)
         randomize(layer)
-        model.compile(keras.optimizers.SGD(0.1), "mse")
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=jit_compile)
         with recording():
             model.fit(data, np.ones((20, 2, DIM)), batch_size=4, shuffle=False, verbose=0)
         results.append([model.predict(data, verbose=0), *model.get_weights()])
     assert len(results[0]) > 1
-    for skipped, padded in zip(*results, strict=True):
+    for padded, skipped, chosen in zip(*results, strict=True):
         np.testing.assert_allclose(skipped, padded, rtol=1e-3, atol=1e-4)
+        np.testing.assert_allclose(chosen, padded, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.skipif(BACKEND != "jax", reason="elsewhere the number of events may vary")
-def test_memory_does_not_grow_with_the_number_of_capacities(monkeypatch):
+def jax_step(activation="sigmoid", **config):
+    """Return a function of query, keys and lengths that gives their gradients."""
     import jax
 
-    layer = din_layers.AttentionPoolingLayer((32, 16), skip_padding=True)
+    layer = din_layers.AttentionPoolingLayer((32, 16), activation, **config)
     layer.build([(None, 1, DIM), (None, None, DIM)])
+    randomize(layer)
 
     def loss(query, keys, lengths):
-        return ops.sum(ops.square(layer([query, keys], lengths=lengths)))
+        output = layer({"query": query, "keys": keys, "lengths": lengths})
+        return ops.sum(ops.square(output))
 
-    inputs = np.ones((64, 1, DIM), "float32"), np.ones((64, 50, DIM), "float32"), np.ones(64, int)
-    sizes = []
-    for shares in [(0.5,), (0.125, 0.25, 0.5)]:
-        monkeypatch.setattr("din_layers._backend._SHARES", shares)
-        step = jax.jit(jax.grad(lambda *inputs: loss(*inputs), (0, 1)))
-        sizes.append(step.lower(*inputs).compile().memory_analysis().temp_size_in_bytes)
-    assert sizes[1] <= 1.05 * sizes[0]
+    return jax.grad(loss, (0, 1))
+
+
+def jax_inputs(batch):
+    rng = np.random.default_rng(1)
+    shapes = (batch, 1, DIM), (batch, 50, DIM)
+    query, keys = (rng.normal(size=shape).astype("float32") for shape in shapes)
+    return query, keys, rng.integers(0, 20, batch).astype("int32")
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="loops over blocks are JAX's")
+def test_memory_is_that_of_one_block():
+    import jax
+
+    padded, blocks = (
+        jax.jit(jax_step(skip_padding=skip))
+        .lower(*jax_inputs(64))
+        .compile()
+        .memory_analysis()
+        .temp_size_in_bytes
+        for skip in (False, True)
+    )
+    assert blocks < padded / 3
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="loops over blocks are JAX's")
+@pytest.mark.parametrize("activation", ["sigmoid", "dice"])
+@pytest.mark.parametrize("transform", ["vmap", "checkpoint"])
+def test_blocks_under_the_transformations_of_jax(transform, activation):
+    import jax
+
+    padded, blocks = (jax_step(activation, skip_padding=skip) for skip in (False, True))
+    inputs = jax_inputs(6)
+    if transform == "vmap":
+        inputs = [x.reshape(2, 3, *x.shape[1:]) for x in inputs]
+        padded, blocks = jax.vmap(padded), jax.vmap(blocks)
+    else:
+        blocks = jax.checkpoint(blocks)
+    for one, other in zip(jax.jit(blocks)(*inputs), jax.jit(padded)(*inputs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("batch", [(2, 2), (2, None), (None, 2)])
