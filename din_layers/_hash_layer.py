@@ -30,6 +30,10 @@ class HashLayer(IdLayer):
     Where padding is named, by `mask_zero` or `mask_value`, padding becomes 0, and everything else
     `1 + fingerprint % (num_buckets - 1)`.
 
+    Missing values are never a bucket. NaN among floats is padding where padding is named, else an
+    error. None, and what is missing in pandas data, is an error: `HashLayer(n, mask_value="")` and
+    `column.fillna("")` make padding of it. "" itself is an ordinary string without `mask_value=""`.
+
     Args:
         num_buckets: The number of ids, at least 1, or 2 where padding is named.
         mask_zero: Whether the numbers 0, 0.0 and -0.0 and the string "0" are padding.
@@ -60,8 +64,9 @@ class HashLayer(IdLayer):
             nor floats (bool among others), or if `mask_value` can never be among them: a number
             with strings, -1 with uint8, 0.5 with integers, 2**24 + 1 with float32.
         ValueError: If `num_buckets` is too small, if `mask_value` is not finite or not valid
-            Unicode, if lists have rows of different lengths or several types, if pandas data have
-            missing values, or if a symbolic input comes under another backend than TensorFlow.
+            Unicode, if lists have rows of different lengths or several types, if values are
+            missing (in a graph of TensorFlow, NaN is an InvalidArgumentError), or if a symbolic
+            input comes under another backend than TensorFlow.
 
     Example:
         >>> from din_layers import HashLayer
@@ -120,8 +125,10 @@ class HashLayer(IdLayer):
         strings = values if values.dtype == tf.string else tf.strings.as_string(values)
         buckets = tf.strings.to_hash_bucket_fast(strings, self.num_buckets - self._reserved)
         if not self._reserved:
-            return buckets
+            return _without_nan(values, buckets)
         ids = 1 + buckets
+        if values.dtype.is_floating:
+            ids = tf.where(tf.math.is_nan(values), tf.zeros_like(ids), ids)
         values, paddings = _comparable(values, self._paddings(values.dtype == tf.string))
         for padding in paddings:
             ids = tf.where(tf.equal(values, padding), tf.zeros_like(ids), ids)
@@ -130,6 +137,22 @@ class HashLayer(IdLayer):
     def _paddings(self, strings: bool) -> list[Any]:
         named: list[Any] = ["0" if strings else 0] if self.mask_zero else []
         return named if self.mask_value is None else [*named, self.mask_value]
+
+
+def _without_nan(values: Any, ids: Any) -> Any:
+    """Return the ids of values, among which no NaN may be."""
+    import tensorflow as tf
+
+    if not values.dtype.is_floating:
+        return ids
+    expected = "must have no NaN: fill it, or name padding, by `mask_zero` say, which NaN becomes"
+    found = tf.reduce_any(tf.math.is_nan(values))
+    if tf.executing_eagerly():
+        if found:
+            raise ValueError(message("inputs", expected, inputs=values.numpy()))
+        return ids
+    with tf.control_dependencies([tf.debugging.Assert(~found, [f"`inputs` {expected}."])]):
+        return tf.identity(ids)
 
 
 def _comparable(values: Any, paddings: list[Any]) -> tuple[Any, list[Any]]:

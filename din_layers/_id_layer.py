@@ -1,6 +1,7 @@
 """What VocabLayer and HashLayer share: the containers of ids, and who may convert them."""
 
 import abc
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -114,6 +115,8 @@ class IdLayer(keras.layers.Layer):
                 _check_alike(inputs)
             return tf.convert_to_tensor(inputs)
         except ValueError as error:
+            if any(map(_is_missing, _leaves(inputs))):
+                raise _missing(name, inputs) from error
             expected = (
                 "must be a tensor, an array or nested lists of one type and equal lengths "
                 "(`tf.ragged.constant` takes rows of different lengths)"
@@ -129,10 +132,31 @@ def is_pandas(x: Any) -> bool:
 def _without_missing(name: str, x: Any) -> Any:
     """Return a NumPy array of pandas data; NumPy would make NaN, and floats, of what is missing."""
     dtypes = np.ravel(x.dtypes if hasattr(x, "dtypes") else x.dtype)
-    nullable = any(not isinstance(dtype, np.dtype) for dtype in dtypes)
+    nullable = any(not isinstance(dtype, np.dtype) or dtype.kind == "O" for dtype in dtypes)
     if nullable and np.any(x.isna()):
-        raise ValueError(message(name, "must have no missing value", **{name: x}))
+        raise _missing(name, x)
     return np.asarray(x)
+
+
+def _missing(name: str, x: Any) -> ValueError:
+    expected = (
+        "must have no missing value: fill it with what `mask_value` says is padding "
+        """(`fillna("")` in pandas)"""
+    )
+    return ValueError(message(name, expected, **{name: x}))
+
+
+def _leaves(items: Any) -> Iterator[Any]:
+    for item in items:
+        if isinstance(item, list | tuple | np.ndarray) and np.ndim(item):
+            yield from _leaves(item)
+        else:
+            yield item
+
+
+def _is_missing(x: Any) -> bool:
+    """Tell None, NaN, and the NA and NaT of pandas, without pandas."""
+    return x is None or type(x).__name__ in ("NAType", "NaTType") or x != x
 
 
 def _check_alike(inputs: Any) -> None:

@@ -43,7 +43,7 @@ class MiniBatchAwareL2(NumericLayer):
             several inputs, a list of them all, so that a row in two of them counts once. Another
             table needs a layer of its own.
         ids: Integers (...), any shape, each from 0 to `len(frequencies) - 1`; a list if `vectors`
-            is one.
+            is one. For a list of one tensor, the ids alone will do, and the other way round.
 
     Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
     penalty with it. The penalty is part of the loss in `evaluate`, too. Under
@@ -51,7 +51,8 @@ class MiniBatchAwareL2(NumericLayer):
     see a part of it each, are refused.
 
     Output shape:
-        `vectors`, masks included. The penalty is NaN if an id has no frequency.
+        `vectors`, masks included, a list if they are one. The penalty is NaN if an id has no
+        frequency.
 
     Raises:
         ValueError: An argument out of range, or shapes that do not belong together.

@@ -25,6 +25,10 @@ class VocabLayer(IdLayer):
     layer's config: a saved model needs no vocabulary file beside it. Give the keys, or let `adapt`
     find them in the training data.
 
+    None, NaN and what is missing in pandas data are errors, never an id: `mask_value=""` and
+    `column.fillna("")` make padding of them. "" itself is a string as any other without
+    `mask_value=""`.
+
     Args:
         keys: The known keys, all strings or all integers, in the order of their ids: a list, a
             tuple, a range, a NumPy array or another ordered iterable. `bytes` are UTF-8. What
@@ -57,8 +61,8 @@ class VocabLayer(IdLayer):
         TypeError: If the keys are a single string, a set, a mapping, or not all strings or all
             integers, if `mask_value` is not of their type, or if the inputs are not.
         ValueError: If there are no keys, if they have duplicates, are not valid Unicode or do not
-            fit into int64, if lists have rows of different lengths or several types, if pandas data
-            have missing values, or if a symbolic input comes under another backend than TensorFlow.
+            fit into int64, if lists have rows of different lengths or several types, if values are
+            missing, or if a symbolic input comes under another backend than TensorFlow.
 
     Example:
         >>> from din_layers import VocabLayer

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,17 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         subject = _load(options)
     except (ImportError, OSError, TypeError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        print(f"{options.model}: {first_line}", file=sys.stderr)
+        print(f"{options.model}: {_reason(error)}", file=sys.stderr)
         return 2
     print(f"{options.model}: history {', '.join(x.name for x in subject.history)}")
     return 1 if _check(subject, options) else 0
+
+
+def _reason(error: Exception) -> str:
+    """Return one line; Keras names a class that it does not know after pages of configs."""
+    if unknown := re.search(r"Could not locate \w+ '[^']+'", str(error)):
+        return f"{unknown[0]}: name the module that registers it with --import"
+    return str(error).strip().splitlines()[0]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -69,7 +76,9 @@ def _check(subject: ModelOnIds, options: argparse.Namespace) -> list[MaskingErro
     for name in IDS_INVARIANTS if options.order else IDS_INVARIANTS[:-1]:
         print(f"  {name:<24}", end="", flush=True)
         if not applies(name, subject):
-            print("says nothing: the length is fixed and padding on one side, see --padding")
+            says = {"loss_skips_padding": "the output has no time axis"}
+            why = says.get(name, "the length is fixed and padding on one side, see --padding")
+            print(f"says nothing: {why}")
             continue
         try:
             search(subject, name, options.max_examples, options.seed)

@@ -1,6 +1,7 @@
 """`check_masking`: the invariants for a function of a sequence and its mask."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import keras
@@ -16,6 +17,9 @@ from din_layers.testing._subject import Batch, Gradients, Subject, as_code, symb
 
 Tensor = Any
 
+# A mistake that begins at so many positions, with a window or a table of that length, shows.
+_LONG = 64
+
 
 def check_masking(
     apply: Callable[[Tensor, Tensor], Tensor],
@@ -24,7 +28,7 @@ def check_masking(
     min_batch: int = 1,
     max_batch: int = 4,
     min_time: int = 1,
-    max_time: int = 6,
+    max_time: int | None = None,
     padding: str = "any",
     invariants: Sequence[str] | None = None,
     empty: str = "finite",
@@ -43,7 +47,8 @@ def check_masking(
         min_batch: The smallest number of rows; with `max_batch`, for functions of one batch size.
         max_batch: The largest number of rows.
         min_time: The smallest number of positions; equal to `max_time` for functions of one.
-        max_time: The largest number of positions; two more come where padding is added. On JAX,
+        max_time: The largest number of positions; two more come where padding is added. By default
+            6, and one history of 64 is tried too: give it for a function that takes fewer. On JAX,
             which compiles for each shape, only the smallest and largest sizes are drawn.
         padding: Where invalid positions may stand: `"any"`, holes among them, `"right"` or
             `"left"`, for layers that do not promise more.
@@ -61,7 +66,8 @@ def check_masking(
 
     Raises:
         MaskingError: An invariant does not hold. The text names it and shows the smallest batch
-            found, the outputs, and code that reproduces them.
+            found, the outputs, and code that reproduces them. Or the output depends on padding
+            alone.
         TypeError: `apply` is not callable, does not return one tensor, or its output has no
             gradient with respect to `sequence`.
         ValueError: `apply` returns another batch size, or another output for the same input, or
@@ -78,7 +84,9 @@ def check_masking(
         ...
     """
     __tracebackhide__ = True
-    sizes = Sizes(min_batch, max_batch, min_time, max_time)
+    default = {"max_time": max(6, check_integer("min_time", min_time, minimum=0)), "long": _LONG}
+    times = default if max_time is None else {"max_time": max_time}
+    sizes = Sizes(min_batch, max_batch, min_time, **times)
     subject = _Function(apply, dim, sizes, padding, empty, tolerance)
     for name in chosen(invariants, DEFAULT_INVARIANTS, INVARIANTS, subject):
         search(subject, name, max_examples, seed)
@@ -99,8 +107,23 @@ class _Function(Subject):
         self.sizes = sizes
         typical = self.learn_output("apply")
         if not typical.aligned["sequence"].any():
+            self._check_inverted()
             expected = "must return a tensor with a gradient with respect to `sequence`"
             raise TypeError(message("apply", expected, gradient=0.0))
+
+    def _check_inverted(self) -> None:
+        """Say so where nothing but padding makes the output."""
+        batch = self.typical((self.sizes.max_batch, self.sizes.max_time))
+        batch = replace(batch, mask=np.zeros_like(batch.mask))
+        # All of it stands at invalid positions here, which `filled` would clear.
+        _, (gradient,), _ = _gradients.differentiate(
+            lambda sequence: self.apply(sequence, ops.convert_to_tensor(batch.mask)),
+            [batch.aligned["sequence"]],
+            np.ones_like(self.counted_outputs(batch)),
+        )
+        if gradient.any():
+            what = "the output depends on padding alone: is `mask` False where events are?"
+            raise MaskingError("padding_is_inert", what)
 
     def typical(self, shape: tuple[int, int]) -> Batch:
         return Batch(np.ones(shape, bool), {"sequence": tenths((*shape, self.dim), seed=1)})

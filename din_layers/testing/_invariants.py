@@ -7,11 +7,14 @@ Hypothesis's `draw`; it raises a `MaskingError` where it is violated.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import keras
 import numpy as np
 from hypothesis import strategies as st
+from keras import ops
 
+from din_layers.testing._gradients import to_numpy
 from din_layers.testing._strategies import Array, Draw, draw_mask, placements
-from din_layers.testing._subject import Batch, Subject
+from din_layers.testing._subject import Batch, Gradients, Subject
 
 # "No sentinel shines through": -1e9 and its like are far above, every honest result far below.
 SENTINEL_RATIO = 1e4
@@ -36,6 +39,10 @@ def padding_invariance(subject: Subject, draw: Draw) -> None:
     batch = _draw(subject, draw)
     counts = batch.mask.sum(1)
     other = batch.moved(draw(placements(counts, subject.sizes, subject.padding)))
+    _same_events(subject, batch, other)
+
+
+def _same_events(subject: Subject, batch: Batch, other: Batch) -> None:
     one, two = subject.differentiate(batch), subject.differentiate(other)
     fail = _Failure("padding_invariance", subject, batch, other)
     fail.unless_close(
@@ -53,9 +60,12 @@ def padding_invariance(subject: Subject, draw: Draw) -> None:
 
 
 def padding_is_inert(subject: Subject, draw: Draw) -> None:
-    """NaN, infinities and huge numbers at invalid positions change nothing, and get no gradient."""
-    batch = _draw(subject, draw)
-    spoilt = replace(batch, padding=draw(st.sampled_from(subject.garbage)))
+    """Whatever stands at invalid positions, NaN too, changes nothing, and gets no gradient."""
+    _inert(subject, _draw(subject, draw), draw(st.sampled_from(subject.garbage)))
+
+
+def _inert(subject: Subject, batch: Batch, padding: float) -> None:
+    spoilt = replace(batch, padding=padding)
     clean, dirty = subject.differentiate(batch), subject.differentiate(spoilt)
     fail = _Failure("padding_is_inert", subject, batch, spoilt)
     fail.unless_equal(
@@ -63,19 +73,28 @@ def padding_is_inert(subject: Subject, draw: Draw) -> None:
         subject.counted(batch, clean.output),
         subject.counted(batch, dirty.output),
     )
+    # Huge numbers may get none where ordinary ones, and 0, get some.
+    _no_gradient(_Failure("padding_is_inert", subject, batch), batch, clean)
     if spoilt.padding not in subject.gradient_garbage:
         return
-    what = f"with {spoilt.padding} at invalid positions, the gradient of "
+    _no_gradient(fail, spoilt, dirty)
+    what = f"with {spoilt.padding} at invalid positions, the gradient of the "
     for name, gradient in dirty.aligned.items():
-        at_padding = gradient[~batch.mask]
-        fail.unless_equal(f"{what}the padding is not 0", np.zeros_like(at_padding), at_padding)
         pair = clean.aligned[name][batch.mask], gradient[batch.mask]
-        fail.unless_close(f"{what}the valid positions changes", *pair, "inputs")
-    if dirty.padding is not None:
-        none = np.zeros_like(dirty.padding)
-        fail.unless_equal(f"{what}the padding's embedding is not 0", none, dirty.padding)
+        fail.unless_close(f"{what}valid positions changes", *pair, "inputs")
     for pair in zip(clean.weights, dirty.weights, strict=True):
-        fail.unless_close(f"{what}the weights changes", *pair, "weights")
+        fail.unless_close(f"{what}weights changes", *pair, "weights")
+
+
+def _no_gradient(fail: "_Failure", batch: Batch, gradients: Gradients) -> None:
+    """Check that the padding gets none."""
+    what = f"with {batch.padding} at invalid positions, the gradient of the padding"
+    for gradient in gradients.aligned.values():
+        at_padding = gradient[~batch.mask]
+        fail.unless_equal(f"{what} is not 0", np.zeros_like(at_padding), at_padding)
+    if gradients.padding is not None:
+        none = np.zeros_like(gradients.padding)
+        fail.unless_equal(f"{what}'s embedding is not 0", none, gradients.padding)
 
 
 def finite_gradients(subject: Subject, draw: Draw) -> None:
@@ -190,6 +209,20 @@ def dtype_and_shape(subject: Subject, draw: Draw) -> None:
     subject.check_spec(draw)
 
 
+def loss_skips_padding(subject: Subject, draw: Draw) -> None:
+    """A loss, to which Keras hands the mask of the output, weighs no invalid position."""
+    if not subject.keeps_time:
+        return
+    batch = _draw(subject, draw)
+    output, loss = subject.call(batch), keras.losses.MeanSquaredError()
+    labels = np.zeros(tuple(output.shape), "float32")
+    other = labels.copy()
+    other[~batch.mask] = 1.0
+    one, two = (to_numpy(loss(ops.convert_to_tensor(x), output)) for x in (labels, other))
+    what = "the labels of invalid positions change the loss: the output has lost its mask"
+    _Failure("loss_skips_padding", subject, batch).unless_close(what, one, two, "output")
+
+
 Invariant = Callable[[Subject, Draw], None]
 
 #: All invariants by their names.
@@ -204,15 +237,47 @@ BY_NAME: dict[str, Invariant] = {
         extreme_values,
         permutation_invariance,
         dtype_and_shape,
+        loss_skips_padding,
     )
 }
 
-#: The names of all invariants.
-INVARIANTS = tuple(BY_NAME)
+#: The names of the invariants of layers.
+INVARIANTS = tuple(BY_NAME)[:-1]
 
 #: Those that are checked unless others are named. The other two do not hold of every right layer:
 #: an LSTM heeds the order, and not every function takes symbolic tensors.
 DEFAULT_INVARIANTS = INVARIANTS[:-2]
+
+
+def certain(subject: Subject, invariant: str) -> None:
+    """Try what Hypothesis may not draw: NaN beside events for certain, and one long history."""
+    cases = {"padding_invariance": _certain_places, "padding_is_inert": _certain_nan}
+    if invariant in cases:
+        cases[invariant](subject)
+
+
+def _certain_places(subject: Subject) -> None:
+    if subject.sizes.long:
+        count, time = max(1, subject.sizes.max_time // 2), subject.sizes.max_time
+        batch = _placed(subject, count, time)
+        _same_events(subject, batch, batch.moved(_placed(subject, count, subject.sizes.long).mask))
+
+
+def _certain_nan(subject: Subject) -> None:
+    for time in sorted({subject.sizes.max_time, subject.sizes.long or 0} - {0, 1}):
+        batch = _placed(subject, time // 2, time)
+        for padding in (1.0, np.nan):
+            _inert(subject, batch, padding)
+
+
+def _placed(subject: Subject, count: int, time: int) -> Batch:
+    """Return a batch with some events in each row, at either end or spread where it may be."""
+    positions = np.arange(time)
+    first, last = positions < count, positions >= time - count
+    spread = np.isin(positions, np.linspace(0, time - 1, count).astype(int))
+    rows = {"right": [first], "left": [last], "any": [first, last, spread]}[subject.padding]
+    batch = subject.typical((subject.sizes.max_batch, time))
+    return replace(batch, mask=np.resize(rows, batch.mask.shape))
 
 
 def _draw(subject: Subject, draw: Draw) -> Batch:

@@ -28,6 +28,7 @@ class Sizes:
     max_batch: int = 4
     min_time: int = 1
     max_time: int = 6
+    long: int | None = None  # the positions of one history that is tried for certain
 
     def __post_init__(self) -> None:
         """Check that the sizes can be drawn."""

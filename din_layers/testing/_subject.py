@@ -74,8 +74,10 @@ class Subject(abc.ABC):
     """A layer or model under test; `padding`, `empty` and `tolerance` are those of the checks."""
 
     sizes: Sizes  # how many rows and positions it takes
-    garbage: Sequence[float] = GARBAGE  # what may stand in the padding that must not matter
-    gradient_garbage: Sequence[float] = GARBAGE  # and must not matter to gradients either
+    # What may stand in the padding that must not matter, and not to gradients either: also numbers
+    # that events have, which a layer may let through that clips others.
+    garbage: Sequence[float] = (*GARBAGE, 1.0, -1.0)
+    gradient_garbage: Sequence[float] = garbage
     keeps_time: bool  # whether the second axis of its output is time
     output_dtype: str
     # How large the output, the gradients of inputs and those of weights are for the batch

@@ -50,7 +50,7 @@ def auc(label: Ints, probability: Floats) -> float:
 def gauc(user: Ints, label: Ints, probability: Floats) -> float:
     """Mean of the users' own AUCs, weighted by their rows (DIN paper, section 6.2)."""
     metric = din_layers.GAUC(capacity=len(label), dtype="float64")
-    metric.update_state(np.stack([label, user], axis=1), probability)
+    metric.update_state(din_layers.GAUC.targets(label, user), probability)
     return float(metric.result())
 
 

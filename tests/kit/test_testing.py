@@ -111,9 +111,47 @@ def other_dtype(sequence, mask):
     return summed if isinstance(summed, keras.KerasTensor) else ops.cast(summed, "float16")
 
 
+def leaking(sequence, mask, where):
+    """Right numbers, but a gradient for padding where its values are `where`."""
+    x = ops.where(column(mask) | ~where(sequence), 0.0, sequence)
+    leak = ops.sum(x * 2.0, axis=1)
+    return right_sum(sequence, mask) + leak - ops.stop_gradient(leak)
+
+
+def leaking_to_zeros(sequence, mask):
+    return leaking(sequence, mask, lambda x: x == 0)
+
+
+def leaking_to_ordinary_numbers(sequence, mask):
+    return leaking(sequence, mask, lambda x: (x != 0) & (ops.abs(x) <= 1))
+
+
+def long_mean(sequence, mask):
+    """Counts padding from 40 positions on."""
+    return (right_sum if mask.shape[1] < 40 else mean_over_time)(sequence, mask)
+
+
+def long_window(sequence, mask):
+    return right_sum(sequence[:, -40:], mask[:, -40:])
+
+
+def long_leak(sequence, mask):
+    return (right_sum if mask.shape[1] < 40 else multiplied)(sequence, mask)
+
+
+def inverted(sequence, mask):
+    return right_sum(sequence, ~mask)
+
+
 BROKEN = [
     (mean_over_time, "padding_invariance"),
+    (long_mean, "padding_invariance"),
+    (long_window, "padding_invariance"),
     (multiplied, "padding_is_inert"),
+    (leaking_to_zeros, "padding_is_inert"),
+    (leaking_to_ordinary_numbers, "padding_is_inert"),
+    (long_leak, "padding_is_inert"),
+    (inverted, "padding_is_inert"),
     (late_where, "finite_gradients"),
     (ungraded, "finite_gradients"),
     (sentinel_maximum, "empty_history"),
@@ -135,6 +173,37 @@ def test_an_invariant_rejects_a_broken_layer(broken, invariant):
     with pytest.raises(MaskingError, match=f"^{invariant}: ") as caught:
         check_masking(broken, invariants=[invariant], **few_sizes)
     assert caught.value.invariant == invariant
+
+
+def test_an_inverted_mask_is_named():
+    with pytest.raises(MaskingError, match="padding_is_inert: the output depends on padding alone"):
+        check_masking(inverted)
+
+
+@pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize("window", [slice(None, 40), slice(-40, None)])
+def test_a_window_is_found_where_events_may_stand_outside(padding, window):
+    def apply(sequence, mask):
+        return right_sum(sequence[:, window], mask[:, window])
+
+    # Events at the end that the window keeps are all there.
+    if (padding == "right") == (window.start is None):
+        check_masking(apply, padding=padding)
+    else:
+        with pytest.raises(MaskingError, match="padding_invariance"):
+            check_masking(apply, padding=padding)
+    check_masking(apply, max_time=6)  # a function that takes no more
+
+
+def test_nan_meets_a_row_with_events_for_certain():
+    """With one example, Hypothesis tries the simplest batch alone, an empty row."""
+
+    def apply(sequence, mask):
+        summed, dirty = right_sum(sequence, mask), multiplied(sequence, mask)
+        return ops.where(ops.any(column(mask), axis=1) & ops.isnan(dirty), dirty, summed)
+
+    with pytest.raises(MaskingError, match="padding_is_inert: nan at invalid positions changes"):
+        check_masking(apply, invariants=["padding_is_inert"], max_examples=1)
 
 
 @pytest.mark.parametrize("right", [right_sum, right_maximum, events])
@@ -254,7 +323,8 @@ def test_on_jax_few_shapes_are_drawn():
         return right_sum(sequence, mask)
 
     check_masking(apply)
-    assert len(shapes) == 2 * 3  # the smallest and largest batch and time, and one longer time
+    # The smallest and largest batch and time, one longer time, and one long history.
+    assert len(shapes) == 2 * 3 + 1
 
 
 def test_weights_after_the_padding_was_cleaned_are_right():
@@ -298,7 +368,12 @@ NO_GRADIENT = "`apply` must (have|return a tensor with a) gradient"
         (right_sum, {"invariants": "empty_history"}, TypeError, "`invariants` must be a list of n"),
         (right_sum, {"dim": 0}, ValueError, "`dim` must be at least 1"),
         (right_sum, {"max_time": 0}, ValueError, "`max_time` must be at least 1"),
-        (right_sum, {"min_time": 7}, ValueError, "`min_time` must be at most `max_time`"),
+        (
+            right_sum,
+            {"min_time": 7, "max_time": 6},
+            ValueError,
+            "`min_time` must be at most `max_time`",
+        ),
         (right_sum, {"padding": "both"}, ValueError, "`padding` must be one of 'any', 'right', 'l"),
         (right_sum, {"max_examples": 0}, ValueError, "`max_examples` must be at least 1"),
         (right_sum, {"seed": -1}, ValueError, "`seed` must be at least 0"),
@@ -434,6 +509,45 @@ def test_a_dice_inside_a_dense_counts_padding_in_training():
         check_ids(behind, training=True)
 
 
+def model_of_pages(*layers):
+    (history, keys), (page, query) = embedded_history(), embedded_history("page")
+    x = din_layers.AttentionPoolingLayer()([query, keys])
+    for layer in (*layers, keras.layers.Dense(1)):
+        x = layer(x)
+    return keras.Model([history, page], x)
+
+
+def test_a_loss_that_weighs_padded_candidates_is_found():
+    right, wrong = model_of_pages(), model_of_pages(lambda x: x * 2.0)
+    check_ids(right, history=["page"], max_examples=5)
+    with pytest.raises(MaskingError, match=r"^loss_skips_padding: .*the output has lost its mask"):
+        check_ids(wrong, history=["page"], max_examples=5)
+    check_ids(wrong, history=["page"], invariants=["padding_is_inert"], max_examples=5)
+
+
+class WithoutConfig(keras.layers.Layer):
+    """Keras cannot save what it was made of."""
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function, self.supports_masking = function, True
+
+    def call(self, x):
+        return self.function(x)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+def test_a_layer_without_a_config_is_no_hindrance():
+    scaled = WithoutConfig(lambda x: x * 2.0)
+    check_ids(model_of_ids(pool=lambda keys: scaled(pool_events(keys))), max_examples=5)
+    with pytest.raises(NotImplementedError):  # as before
+        scaled.get_config()
+    with pytest.raises(MaskingError, match=r"^padding_is_inert: "):
+        check_ids(model_of_ids(pool=WithoutConfig(lambda x: ops.sum(x, 1, keepdims=True))))
+
+
 def last_state(keys):
     return keras.layers.Reshape((1, DIM))(keras.layers.GRU(DIM)(keys))
 
@@ -543,6 +657,14 @@ def test_the_command_on_unusable_files(tmp_path, capsys):
         assert not out
         assert err.startswith(str(tmp_path / name))
         assert err.count("\n") == 1
+
+
+def test_the_command_names_a_class_that_is_not_registered(tmp_path, capsys):
+    path = str(tmp_path / "unknown.keras")
+    model_of_ids(pool=lambda keys: Unregistered(DIM)(pool_events(keys))).save(path)
+    assert main([path]) == 2
+    printed = capsys.readouterr().err
+    assert printed.startswith(f"{path}: Could not locate class 'Unregistered': name the module")
 
 
 # Round trips -------------------------------------------------------------------------------------

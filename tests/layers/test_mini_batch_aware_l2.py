@@ -13,7 +13,7 @@ from hypothesis.extra.numpy import array_shapes, arrays
 from keras import ops
 from strategies import values
 
-from din_layers import MiniBatchAwareL2
+from din_layers import MiniBatchAwareL2, SequencePoolingLayer
 from din_layers.testing._fresh_process import run_fresh
 from din_layers.testing._gradients import differentiate
 
@@ -157,6 +157,21 @@ def test_it_is_saved_and_cloned_with_its_frequencies(tmp_path):
     for same in (model, loaded, clone):
         np.testing.assert_array_equal(same(IDS), model(IDS))
         assert float(same.losses[0]) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("lists", [*itertools.product([False, True], repeat=2)], ids=str)
+def test_one_tensor_may_come_in_a_list(lists, tmp_path):
+    ids = keras.Input((None,), dtype="int32")
+    vectors = keras.layers.Embedding(3, DIM, embeddings_initializer="ones", mask_zero=True)(ids)
+    given = ([x] if listed else x for x, listed in zip((vectors, ids), lists, strict=True))
+    output = MiniBatchAwareL2([0, 1, 10], l2=0.5)(*given)
+    assert isinstance(output, list) == lists[0]  # it is what the vectors are
+    model = keras.Model(ids, SequencePoolingLayer("sum")(output[0] if lists[0] else output))
+    model.save(tmp_path / "model.keras")
+    for each in (model, keras.models.load_model(tmp_path / "model.keras")):
+        sums = each(np.array([[1, 2, 0]]))
+        assert keras.ops.convert_to_numpy(sums).tolist() == [[[2.0] * DIM]]
+        assert float(each.losses[0]) == pytest.approx(0.5 * DIM * (1 + 1 / 10))
 
 
 def test_bad_inputs_leave_the_layer_usable():
