@@ -33,8 +33,11 @@ def draw(users):
 train, train_label = draw(50_000)
 test, test_label = draw(5_000)
 
-# The model. `mask_zero=True` makes the mask, `Add` hands it on, and the pooling reads it. The mean
-# blends all events, so that the model cannot tell which topic it was that the user liked.
+# The model. An event is a film and whether it was liked, and the ids of the films say which events
+# are real. `mask_zero=True` makes a mask of them too, but here it would be lost: `Add` and
+# `Concatenate` drop it where one of their inputs has none, and `liked` has none. So the pooling is
+# told by `mask=`, the attention by `ids=`. The mean blends all events, so that the model cannot tell
+# which topic it was that the user liked.
 #
 # The change: the attention takes the candidate as its query, (batch, 1, 16), and the events as its
 # keys. It gives one vector for each candidate, (batch, 1, 16), so `[:, 0]` drops the axis.
@@ -49,10 +52,10 @@ def build(pooling):
     candidate = films(film)
     events = keras.layers.Add()([films(history), keras.layers.Embedding(2, 16)(liked)])
     if pooling == "mean":
-        pooled = keras.layers.GlobalAveragePooling1D()(events)
+        pooled = keras.layers.GlobalAveragePooling1D()(events, mask=history != 0)
     else:
         pool = din_layers.AttentionPoolingLayer((32, 16), att_activation="dice", name="attention")
-        pooled = pool([candidate, events])[:, 0]
+        pooled = pool([candidate, events], ids=history)[:, 0]
     x = keras.layers.Concatenate()([pooled, candidate[:, 0]])
     x = keras.layers.Dense(32, activation="relu")(x)
     model = keras.Model([film, history, liked], keras.layers.Dense(1, activation="sigmoid")(x))

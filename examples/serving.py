@@ -31,7 +31,9 @@ stars = keras.Input((None,), dtype="int32", name="stars")
 films = keras.layers.Embedding(FILMS + 2, 16, mask_zero=True)
 query = films(movie)
 keys = keras.layers.Add()([films(history), keras.layers.Embedding(11, 16)(stars)])
-interest = din_layers.AttentionPoolingLayer((80, 40), att_activation="dice")([query, keys])
+attention = din_layers.AttentionPoolingLayer((80, 40), att_activation="dice")
+# The ids say what is an event: `Add` hands no mask on, as the stars have none.
+interest = attention([query, keys], ids=history)
 x = keras.layers.Concatenate()([interest, query])
 for units in (80, 40):
     x = din_layers.Dice()(keras.layers.Dense(units)(x))
