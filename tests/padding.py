@@ -30,7 +30,7 @@ def check_models(
         for x in model.inputs:
             if len(x.shape) > 1 and x.shape[1] != 1:
                 axes[x.name.startswith(candidates)].append(x.name)
-        # Either finds padding that counts; where the number of positions is fixed, one can be asked.
+        # Either finds padding that counts; of a fixed number one can be asked.
         free = all(x.shape[1] is None for x in model.inputs if x.name in axes[False])
         options = {
             "output": model.output_names[0],

@@ -16,13 +16,18 @@ IDS = {"several_fields": 50, "large_tables": 1000}
 
 lesson, start = Path(sys.argv[1]), Path.cwd()  # a lesson may go to another folder
 models = []
-for name in ("fit", "predict"):
 
-    def recorded(model, *args, method=getattr(keras.Model, name), **options):
+
+def recording(method):
+    def recorded(model, *args, **options):
         models.append(model)
         return method(model, *args, **options)
 
-    setattr(keras.Model, name, recorded)
+    return recorded
+
+
+for name in ("fit", "predict"):
+    setattr(keras.Model, name, recording(getattr(keras.Model, name)))
 runpy.run_path(str(lesson), run_name="__main__")
 
 if not models:  # other processes had them, and saved them
