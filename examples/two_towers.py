@@ -84,14 +84,15 @@ def in_batch_logits(users, items, ids):
 
 
 # Against the definition, in NumPy: two users who share a film, and a third.
-some, ids = np.random.default_rng(0).normal(size=(2, 3, DIM)).astype("float32"), movie[[9, 9, 5]]
+some, ids = np.random.default_rng(0).normal(0, 0.1, (2, 3, DIM)).astype("float32"), movie[[9, 9, 5]]
 logits = ops.convert_to_numpy(in_batch_logits(some[0], some[1][[0, 0, 2]], ids[:, None]))
 scores = some[0] @ some[1][[0, 0, 2]].T / TEMPERATURE - np.log(share[ids])
 by_hand = np.logaddexp(0, scores[0, 2] - scores[0, 0])  # the other film of id 9 does not count
 np.testing.assert_allclose(np.logaddexp.reduce(logits[0] - logits[0, 0]), by_hand, rtol=1e-4)
 
 own = keras.Input((1,), dtype="int32", name="own")
-logits = in_batch_logits(user_vector, item_tower({"film": own, "genre": ops.take(genre_of, own)}), own)
+of_own = item_tower({"film": own, "genre": ops.take(genre_of, own)})
+logits = in_batch_logits(user_vector, of_own, own)
 model = keras.Model({**asked, "own": own}, logits)
 model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 model.fit({**told(train), "own": movie[train, None]}, 0 * train, 256, epochs=8, verbose=2)
