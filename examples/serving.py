@@ -78,7 +78,6 @@ SERVER = """
 import sys, time
 sys.modules["din_layers"] = None  # importing it would be an error
 import numpy as np
-
 runtime = sys.argv[1]
 request = dict(np.load("texts.npz" if runtime == "of_strings" else "ids.npz"))
 rows = {name: np.repeat(x, request["movie"].size, 0) for name, x in request.items()}
@@ -94,8 +93,9 @@ for way, asked in {"once": request, "tiled": {**rows, "movie": request["movie"].
         score = lambda: session.run(None, asked)[0]
     else:
         import tensorflow as tf
-        saved = tf.saved_model.load(runtime.removesuffix(", XLA")).signatures["serving_default"]
-        run = tf.function(lambda x: saved(**x)["output_0"], jit_compile=runtime.endswith("XLA"))
+        saved = tf.saved_model.load(runtime.removesuffix(", XLA"))
+        named = saved.signatures["serving_default"]
+        run = tf.function(lambda x: named(**x)["output_0"], jit_compile=runtime.endswith("XLA"))
         asked = {name: tf.constant(x) for name, x in asked.items()}
         score = lambda: run(asked).numpy()
     seconds = []

@@ -7,13 +7,12 @@ import keras
 
 from din_layers.testing import check_ids
 
-# What an input of the candidates is called; every other one with a time axis is the history's.
-CANDIDATES = ("candidate", "film", "item", "movie", "page")
+# What the inputs of the candidates are called; all others with a time axis are the history's.
+CANDIDATES = {"candidates", "film", "item", "movie", "page", "category", "shop"}
+CANDIDATES |= {"candidate_category", "candidate_tags"}
 
 
-def check_models(
-    models: Iterable[Any], candidates: tuple[str, ...] = CANDIDATES, ids: int | None = None
-) -> int:
+def check_models(models: Iterable[Any], ids: int | None = None) -> int:
     """Check that more padding changes nothing, of the history and of the candidates.
 
     `ids` is how many there are, for inputs that go into no embedding. Returns how many models
@@ -29,7 +28,7 @@ def check_models(
         axes: dict[bool, list[str]] = {True: [], False: []}
         for x in model.inputs:
             if len(x.shape) > 1 and x.shape[1] != 1:
-                axes[x.name.startswith(candidates)].append(x.name)
+                axes[x.name in CANDIDATES].append(x.name)
         # Either finds padding that counts; of a fixed number one can be asked.
         free = all(x.shape[1] is None for x in model.inputs if x.name in axes[False])
         options = {

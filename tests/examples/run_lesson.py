@@ -10,8 +10,8 @@ from padding import check_models
 import din_layers
 from din_layers.testing import MaskingError
 
-# Lessons without a model of padded ids, and the sizes of vocabularies that no embedding tells.
-NO_MODEL = {"attention_by_hand", "strings_and_weights", "test_your_masks"}
+# Lessons without a model whose padding is 0, and the sizes of vocabularies that no embedding tells.
+NO_MODEL = {"attention_by_hand", "strings_and_weights", "test_your_masks", "two_towers"}
 IDS = {"several_fields": 50, "large_tables": 1000}
 
 lesson, start = Path(sys.argv[1]), Path.cwd()  # a lesson may go to another folder
@@ -35,7 +35,8 @@ if not models:  # other processes had them, and saved them
     models = [keras.models.load_model(file, din_layers.custom_objects) for file in files]
 wrong = [model for model in models if model.name.endswith("without_ids")]  # says the lesson itself
 right = [model for model in models if model not in wrong]
-assert bool(check_models(right, ids=IDS.get(lesson.stem))) == (lesson.stem not in NO_MODEL)
+if lesson.stem not in NO_MODEL:
+    assert check_models(right, ids=IDS.get(lesson.stem)) > 0
 if wrong:
     try:
         check_models(wrong)
