@@ -310,12 +310,16 @@ def can_loop(x: Tensor) -> bool:
 
 
 def _is_spread(x: Tensor) -> bool:
-    """Tell whether parts of `x` are on several devices of JAX: a loop over all would gather them."""
+    """Tell whether `x` has parts on several devices of JAX, which a loop over all would gather."""
     import jax
 
     kind = jax.typeof(x)  # says it within `shard_map`, and on a mesh of explicit axes
     explicit = any(getattr(kind.sharding, "spec", ()))
-    return keras.distribution.distribution() is not None or explicit or bool(kind.vma)
+    # Another name in newer versions.
+    mapped = getattr(kind, "vma", None) or getattr(
+        getattr(kind, "manual_axis_type", None), "varying", ()
+    )
+    return keras.distribution.distribution() is not None or explicit or bool(mapped)
 
 
 def under_xla() -> bool:

@@ -27,21 +27,26 @@ def draw(users):
     lengths = rng.integers(1, TIME + 1, (users, 1))
     history = films[:, :TIME] * (np.arange(TIME) < lengths)
     inputs = {"film": films[:, TIME:], "history": history, "liked": liked[:, :TIME].astype(int)}
-    return inputs, liked[:, TIME:]
+    return inputs, liked[:, TIME:, None]  # (batch, candidates, 1), here of one candidate
 
 
 train, train_label = draw(50_000)
 test, test_label = draw(5_000)
 
-# The model. `mask_zero=True` makes the mask, `Add` hands it on, and the pooling reads it. The mean
-# blends all events, so that the model cannot tell which topic it was that the user liked.
+# The model. An event is a film and whether it was liked, and the ids of the films say which events
+# are real. `mask_zero=True` makes a mask of them too, but it gets lost here: `liked` has none, and
+# where one input has no mask, `Add` hands none on. (`Concatenate` hands on one that is True
+# everywhere.) So `mask=` tells the mean, and `ids=` the attention. The mean blends all events, and
+# the model cannot tell which topic it was that the user liked.
 #
-# The change: the attention takes the candidate as its query, (batch, 1, 16), and the events as its
-# keys. It gives one vector for each candidate, (batch, 1, 16), so `[:, 0]` drops the axis.
+# The change: the attention takes the candidates as its query, (batch, candidates, 16), and the
+# events as its keys, and gives a vector for each candidate, (batch, candidates, 16). The mean is
+# one for all, (batch, 1, 16), so that its model takes one candidate; the other takes any number.
 
 
 def build(pooling):
-    film = keras.Input((1,), dtype="int32", name="film")
+    one_or_any = 1 if pooling == "mean" else None
+    film = keras.Input((one_or_any,), dtype="int32", name="film")
     history = keras.Input((None,), dtype="int32", name="history")
     liked = keras.Input((None,), dtype="int32", name="liked")
     scale = keras.initializers.RandomNormal(stddev=0.5)
@@ -49,11 +54,12 @@ def build(pooling):
     candidate = films(film)
     events = keras.layers.Add()([films(history), keras.layers.Embedding(2, 16)(liked)])
     if pooling == "mean":
-        pooled = keras.layers.GlobalAveragePooling1D()(events)
+        mean = keras.layers.GlobalAveragePooling1D(keepdims=True)
+        pooled = mean(events, mask=history != 0)
     else:
         pool = din_layers.AttentionPoolingLayer((32, 16), att_activation="dice", name="attention")
-        pooled = pool([candidate, events])[:, 0]
-    x = keras.layers.Concatenate()([pooled, candidate[:, 0]])
+        pooled = pool([candidate, events], ids=history)
+    x = keras.layers.Concatenate()([pooled, candidate])
     x = keras.layers.Dense(32, activation="relu")(x)
     model = keras.Model([film, history, liked], keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(keras.optimizers.Adam(5e-3), "binary_crossentropy", metrics=["auc"])
@@ -94,3 +100,11 @@ np.testing.assert_array_equal(again.predict(test, verbose=0), model.predict(test
 again.fit(train, train_label, batch_size=256, verbose=0)
 later = again.evaluate(test, test_label, batch_size=1000, verbose=0)[1]
 print(f"\nLoaded, same predictions; one epoch later AUC {later:.3f}")
+
+# It was trained with one candidate a row, and scores all films for a user at once.
+everything = again.predict({**one, "film": np.arange(1, FILMS + 1)[None]}, verbose=0)
+assert everything.shape == (1, FILMS, 1)
+np.testing.assert_allclose(
+    everything[:, one["film"][0, 0] - 1], again.predict(one, verbose=0)[:, 0], atol=1e-5
+)
+print(f"The best of {FILMS} films for this user: {1 + everything[0, :, 0].argmax()}")

@@ -29,7 +29,7 @@ def draw(users):
     history = 1 + np.take_along_axis(two, which, axis=1) + some_item[:, :TIME]
     history *= np.arange(TIME) < lengths[:, None]
     item = 1 + two[np.arange(users), np.where(label, last, 1 - last)] + some_item[:, TIME]
-    return {"history": history, "item": item[:, None]}, label[:, None]
+    return {"history": history, "item": item[:, None]}, label[:, None, None]
 
 
 train, test = draw(20_000), draw(4000)
@@ -39,6 +39,8 @@ train, test = draw(20_000), draw(4000)
 # connection is enough. What follows then takes padding for events, silently. So hand the layers
 # behind it the ids of the history, which say what is an event: `attention([query, states],
 # ids=history)`.
+#
+# AUGRU walks through the history once for each candidate: in DIEN a row has one.
 
 
 def build(kind):
@@ -48,15 +50,17 @@ def build(kind):
     query, keys = items(item), items(history)
     attention = din_layers.AttentionPoolingLayer((32, 16), att_activation="dice")
     if kind == "DIN":
-        interest = attention([query, keys])[:, 0]
+        interest = attention([query, keys])
     else:
         states = keys + keras.layers.GRU(16, return_sequences=True)(keys)
         events = {} if kind == "DIEN without ids" else {"ids": history}
         _, scores = attention([query, states], **events, return_attention_scores=True)
-        interest = din_layers.AUGRU(16)([states, scores], **events)
-    x = keras.layers.Concatenate()([interest, query[:, 0], interest * query[:, 0]])
+        interest = din_layers.AUGRU(16)([states, scores], **events)[:, None]
+    product = keras.layers.Multiply()([interest, query])
+    x = keras.layers.Concatenate()([interest, query, product])
     x = keras.layers.Dense(32, activation="relu")(x)
-    model = keras.Model([history, item], keras.layers.Dense(1, activation="sigmoid")(x))
+    click = keras.layers.Dense(1, activation="sigmoid")(x)
+    model = keras.Model([history, item], click, name=kind.replace(" ", "_"))
     model.compile(keras.optimizers.Adam(5e-3), "binary_crossentropy", metrics=["auc"])
     return model
 

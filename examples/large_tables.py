@@ -24,7 +24,7 @@ data = {
     "history": rng.integers(1, ITEMS, (ROWS, TIME))
     * (np.arange(TIME) < rng.integers(0, TIME + 1, (ROWS, 1))),
 }
-label = (data["item"] % 3 == data["history"][:, :1] % 3).astype(int)
+label = (data["item"] % 3 == data["history"][:, :1] % 3).astype(int)[..., None]
 
 # Both features share a table. A feature of more than one axis would be summed up over its last one,
 # like a bag of words. A history must keep its events, so its ids go in as one long row, and the
@@ -48,7 +48,7 @@ def build(distributed):
         items = keras.layers.Embedding(ITEMS, DIM)
         query, keys = items(item), items(history)
     interest = din_layers.AttentionPoolingLayer((32, 16))([query, keys], ids=history)
-    x = keras.layers.Concatenate()([interest, query])[:, 0]
+    x = keras.layers.Concatenate()([interest, query])
     model = keras.Model([item, history], keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(keras.optimizers.SGD(0.1), "binary_crossentropy")
     return model

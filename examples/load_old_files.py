@@ -1,7 +1,9 @@
-"""Load a model that other code has saved, with layers of the same names but not of this package.
+"""Weights from someone else's model: build ours, and set the weights in our order.
 
-Such a file names its classes without a package, so Keras does not know where to look. Hand it ours:
-`keras.models.load_model(path, custom_objects=din_layers.custom_objects)`.
+A file loads with `custom_objects=din_layers.custom_objects` only if the names, the arguments and
+the layout of the variables are the same. Those of a hand-written attention never are. What always
+works is three steps: let the old code write down its arrays by name, build the same model of these
+layers, and give each layer its arrays with `set_weights`.
 """
 
 import os
@@ -16,68 +18,94 @@ import din_layers
 os.makedirs("runs/load_old_files", exist_ok=True)
 os.chdir("runs/load_old_files")  # all files go there
 
-# The other code: a pooling layer of its own that nobody registered, in a model that was trained
-# and saved. It runs as a program of its own, as it did back then, and leaves `old.keras`.
+# The other code: an attention and a Dice over BatchNormalization, as many have written them. It
+# runs as a program of its own. Its last lines are step 1.
 OTHER_CODE = """
 import keras
-from keras import ops
+import numpy as np
+from keras import layers, ops
 
 
-class SequencePoolingLayer(keras.layers.Layer):
-    def __init__(self, mode="mean", **kwargs):
-        super().__init__(**kwargs)
-        self.mode = mode
-        self.supports_masking = True
+class OldDice(layers.Layer):
+    def build(self, shape):
+        self.bn = layers.BatchNormalization(center=False, scale=False, epsilon=1e-9)
+        self.alpha = self.add_weight(shape=(shape[-1],), name="alpha")
 
-    def call(self, sequence, mask=None):
-        valid = ops.cast(mask, "float32")[..., None]
-        return ops.sum(sequence * valid, 1, keepdims=True) / ops.sum(valid, 1, keepdims=True)
+    def call(self, x, training=False):
+        p = ops.sigmoid(self.bn(x, training=training))
+        return p * x + (1 - p) * self.alpha * x
 
-    def compute_mask(self, inputs, mask=None):
-        return None
 
-    def get_config(self):
-        return {**super().get_config(), "mode": self.mode}
+class OldAttention(layers.Layer):
+    def build(self, shapes):
+        self.hidden, self.dice, self.out = layers.Dense(16), OldDice(), layers.Dense(1)
+
+    def call(self, inputs, training=False):
+        query, keys, ids = inputs
+        query = ops.repeat(query, keys.shape[1], axis=1)
+        pairs = ops.concatenate([keys, query, keys - query, keys * query], axis=-1)
+        scores = self.out(self.dice(self.hidden(pairs), training=training))[..., 0]
+        scores = ops.where(ids != 0, scores, -(2.0**32))
+        return ops.matmul(ops.softmax(scores)[:, None], keys)
 
 
 keras.utils.set_random_seed(1)
-history = keras.Input((None,), dtype="int32")
-x = keras.layers.Embedding(100, 8, mask_zero=True)(history)
-x = SequencePoolingLayer("mean")(x)
-model = keras.Model(history, keras.layers.Dense(1, activation="sigmoid")(x[:, 0]))
-model.save("old.keras")
-history = keras.ops.convert_to_tensor([[5, 7, 9, 0, 0], [3, 0, 0, 0, 0]])
-print(*keras.ops.convert_to_numpy(model(history)).ravel())
+history, item = keras.Input((5,), dtype="int32"), keras.Input((1,), dtype="int32")
+items = layers.Embedding(100, 8, name="items")
+query, keys = items(item), items(history)
+interest = OldAttention(name="attention")([query, keys, history])
+x = layers.Concatenate()([interest, query])
+model = keras.Model([history, item], layers.Dense(1, activation="sigmoid", name="click")(x))
+model.compile("adam", "binary_crossentropy")
+rng = np.random.default_rng(0)
+asked = rng.integers(1, 100, (512, 5)) * (np.arange(5) < rng.integers(1, 6, (512, 1)))
+model.fit([asked, asked[:, :1]], rng.integers(0, 2, (512, 1, 1)), epochs=20, verbose=0)
+
+np.savez("old.npz", **{x.path: ops.convert_to_numpy(x) for x in model.weights})
+np.savez("asked.npz", history=asked, scores=model.predict([asked, asked[:, :1]], verbose=0))
 """
-old_program = subprocess.run(
-    [sys.executable, "-c", OTHER_CODE], check=True, stdout=subprocess.PIPE, text=True
-)
-old = np.array(old_program.stdout.split(), float)
+subprocess.run([sys.executable, "-c", OTHER_CODE], check=True)
+old = dict(np.load("old.npz"))
+for name, array in old.items():
+    print(f"{name:62} {array.shape}")
 
-# Without the class Keras refuses.
-try:
-    keras.models.load_model("old.keras")
-except TypeError as error:
-    message = str(error)
-reason = "Could not locate class 'SequencePoolingLayer'"
-assert reason in message
-print("Without custom_objects:", reason)
+# Step 2: the same model. The BatchNormalization of the old Dice had this epsilon.
+history = keras.Input((None,), dtype="int32")
+item = keras.Input((None,), dtype="int32")
+items = keras.layers.Embedding(100, 8, mask_zero=True)
+attention = din_layers.AttentionPoolingLayer((16,), din_layers.Dice(epsilon=1e-9))
+interest = attention([items(item), items(history)])
+x = keras.layers.Concatenate()([interest, items(item)])
+click = keras.layers.Dense(1, activation="sigmoid")
+model = keras.Model([history, item], click(x))
 
-# With ours it loads. The layers of this package take the same arguments and have the same weights.
-model = keras.models.load_model("old.keras", custom_objects=din_layers.custom_objects)
-new = model.predict(np.array([[5, 7, 9, 0, 0], [3, 0, 0, 0, 0]]), verbose=0)[:, 0]
-print("\nhistory   old code   this package")
-for name, before, after in zip(("three", "one"), old, new, strict=True):
-    print(f"{name:8} {before:9.6f} {after:14.6f}")
-np.testing.assert_allclose(new, old, rtol=0, atol=1e-6)
 
-# What is better now: an empty history is the division 0 / 0 in the old code, and zeros in ours.
-empty = model.predict(np.zeros((1, 5), int), verbose=0)[0, 0]
-print(f"empty          nan {empty:14.6f}")
-assert np.isfinite(empty)
+# Step 3: the arrays, in our order. `attention.weights` shows it: kernel and bias of each hidden
+# layer, of the last unit, and then alpha, mean and variance of each Dice. The old code joined
+# [k, q, k - q, k * q]; here it is [q, k, q - k, q * k], so the blocks of the first kernel change
+# places, and one its sign.
+def named(*ends):
+    """Return the one array whose name ends so, for each."""
+    return [next(x for name, x in old.items() if name.endswith(end)) for end in ends]
 
-# Save it once, and the file names the package: from now on `import din_layers` is enough.
+
+print("\n", *(f"{weight.path.split('/', 1)[1]}\n" for weight in attention.weights))
+(kernel,) = named("attention/dense/kernel")
+k, q, k_minus_q, product = np.split(kernel, 4)
+rest = named("dense/bias", "dense_1/kernel", "dense_1/bias")
+dice = named("alpha", "moving_mean", "moving_variance")
+attention.set_weights([np.concatenate([q, k, -k_minus_q, product]), *rest, *dice])
+items.set_weights(named("items/embeddings"))
+click.set_weights(named("click/kernel", "click/bias"))
+
+# The same predictions. Only now is it certain that nothing was mixed up.
+asked = np.load("asked.npz")
+new = model.predict([asked["history"], asked["history"][:, :1]], verbose=0)
+apart = np.abs(new - asked["scores"]).max()
+print(f"largest difference in {len(new)} predictions: {apart:.1e}")
+assert apart < 1e-5
+
+# What is better now: any length and any number of candidates, and an empty history gives zeros,
+# where the old code gave the mean of the padding's vectors.
+assert model.predict([np.zeros((1, 9), int), np.arange(1, 51)[None]], verbose=0).shape == (1, 50, 1)
 model.save("new.keras")
-again = keras.models.load_model("new.keras")
-assert isinstance(again.layers[2], din_layers.SequencePoolingLayer)
-print("\nSaved again as new.keras, which loads without custom_objects.")

@@ -23,13 +23,14 @@ import din_layers
 
 keras.utils.set_random_seed(0)
 history = keras.Input((None,), dtype="int32", name="history")
-item = keras.Input((1,), dtype="int32", name="item")
+item = keras.Input((None,), dtype="int32", name="item")
 items = keras.layers.Embedding(100, 8, mask_zero=True)
 keys, query = items(history), items(item)
 attention = din_layers.AttentionPoolingLayer((16, 8), att_activation="dice")
 mean = din_layers.SequencePoolingLayer("mean")
-x = keras.layers.Concatenate()([attention([query, keys]), mean(keys), query])[:, 0]
-x = din_layers.Dice()(keras.layers.Dense(16)(x))
+x = keras.layers.Concatenate()([attention([query, keys]), query])
+of_user = keras.layers.Dense(16)(mean(keys))  # one for all candidates: `Add` broadcasts it
+x = din_layers.Dice()(keras.layers.Add()([keras.layers.Dense(16)(x), of_user]))
 model = keras.Model([history, item], keras.layers.Dense(1, activation="sigmoid")(x))
 model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy")
 
@@ -37,7 +38,7 @@ rng = np.random.default_rng(0)
 valid = np.arange(10) < rng.integers(0, 11, (1000, 1))  # some histories are empty
 inputs = {"history": rng.integers(1, 100, (1000, 10)) * valid}
 inputs["item"] = rng.integers(1, 100, (1000, 1))
-label = (inputs["item"] % 2 == inputs["history"][:, :1] % 2).astype(int)
+label = (inputs["item"] % 2 == inputs["history"][:, :1] % 2).astype(int)[..., None]
 model.fit(inputs, label, epochs=3, verbose=0)
 model.save("model.keras")
 np.savez("asked.npz", **{name: x[:200] for name, x in inputs.items()}, label=label[:200])
@@ -73,7 +74,7 @@ for backend in backends:
 
 print("probabilities of the first five users")
 for backend, answer in answers.items():
-    print(f"{backend:12}", *(f"{score:.6f}" for score in answer["scores"][:5, 0]))
+    print(f"{backend:12}", *(f"{score:.6f}" for score in answer["scores"][:5, 0, 0]))
 
 print("\nlargest difference from TensorFlow   as loaded   one training step later")
 for backend, answer in answers.items():

@@ -1,8 +1,8 @@
 """Ragged histories, and `skip_padding=True`: the same numbers without the price of padding.
 
 Where most users have short histories and a few have long ones, most of a padded batch is padding.
-There are two ways around it, which need the TensorFlow backend and no XLA: feed ragged tensors, or
-leave the model padded and let the attention compute the real events alone.
+There are two ways around it: feed ragged tensors, which need TensorFlow and no XLA, or leave the
+model padded and let the attention compute the real events alone, which works on every backend.
 """
 
 import time
@@ -20,7 +20,7 @@ lengths = np.where(rng.random(USERS) < 0.2, rng.integers(1, 401, USERS), rng.int
 ragged = tf.RaggedTensor.from_row_lengths(rng.integers(1, ITEMS, lengths.sum()), lengths)
 padded = ragged.to_tensor().numpy()
 item = rng.integers(1, ITEMS, (USERS, 1))
-label = rng.integers(0, 2, (USERS, 1))
+label = rng.integers(0, 2, (USERS, 1, 1))
 print(f"{np.mean(padded > 0):.0%} of the padded positions are events")
 
 # One model in three forms. `ragged=True` at the input is the only change for ragged tensors.
@@ -28,11 +28,11 @@ print(f"{np.mean(padded > 0):.0%} of the padded positions are events")
 
 def build(is_ragged=False, skip_padding=False):
     history = keras.Input((None,), dtype="int32", ragged=is_ragged, name="history")
-    candidate = keras.Input((1,), dtype="int32", name="item")
+    candidate = keras.Input((None,), dtype="int32", name="item")
     items = keras.layers.Embedding(ITEMS, 32, mask_zero=True)
     attention = din_layers.AttentionPoolingLayer((80, 40), skip_padding=skip_padding)
     interest = attention([items(candidate), items(history)])
-    x = keras.layers.Concatenate()([interest, items(candidate)])[:, 0]
+    x = keras.layers.Concatenate()([interest, items(candidate)])
     model = keras.Model([history, candidate], keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile("sgd", "binary_crossentropy", jit_compile=False)
     return model

@@ -34,7 +34,7 @@ def draw(users):
         asked = np.where(rng.random(users) < 0.6, ids[:, 0], rng.integers(0, 12, users))
         inputs[field] = 1 + asked[:, None]
         label &= (asked[:, None] == ids).any(axis=1)
-    return inputs, label[:, None].astype(int)
+    return inputs, label[:, None, None].astype(int)
 
 
 (train, train_label), (test, test_label) = draw(40_000), draw(5_000)
@@ -47,16 +47,16 @@ BUCKETS = {"item": 10_000, "category": 500, "shop": 500}
 def build(fields):
     inputs, parts = [], []
     for field in fields:
-        candidate = keras.Input((1,), dtype="int64", name=field)
+        candidate = keras.Input((None,), dtype="int64", name=field)
         history = keras.Input((None,), dtype="int64", name=f"{field}_history")
         bucket = din_layers.HashLayer(BUCKETS[field], mask_zero=True)
         scale = keras.initializers.RandomNormal(stddev=0.5)
         embed = keras.layers.Embedding(BUCKETS[field], 8, scale, mask_zero=True)
         query, keys = embed(bucket(candidate)), embed(bucket(history))
         attention = din_layers.AttentionPoolingLayer((32, 16), "relu", name=f"{field}_attention")
-        interest = attention([query, keys])[:, 0]
+        interest = attention([query, keys])
         inputs += [candidate, history]
-        parts += [interest, query[:, 0], interest * query[:, 0]]
+        parts += [interest, query, keras.layers.Multiply()([interest, query])]
     x = keras.layers.Dense(32, activation="relu")(keras.layers.Concatenate()(parts))
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
     model.compile(keras.optimizers.Adam(5e-3), "binary_crossentropy", metrics=["auc"])

@@ -1,12 +1,15 @@
-"""Strings and key:weight lists go into the model as they are, and a saved model scores raw strings.
+"""Raw lines in: strings and key:weight lists are read, looked up, hashed and pooled by the model.
 
-A reader has a city, any string, and a list of topics with weights, such as "sports:0.4,films:0.1".
-Lookup, hashing, weighting and pooling are layers of the model: no vocabulary file and no second
-implementation stand between training and serving.
-
-Strings in a model need TensorFlow under Keras. Elsewhere use the same layers in `tf.data`.
+`community_feed.csv` has ten rows, as they were published with a DIN for the feed of a community
+(xulu1352, "Attention机制的实现及其在社区资讯推荐中的应用"): articles shown to a reader, and whether
+the reader opened them. No vocabulary file and no second implementation stand between training and
+serving: one saved model scores raw lines. Strings in a model need TensorFlow under Keras;
+elsewhere use the same layers in `tf.data`.
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import keras
@@ -15,88 +18,103 @@ import tensorflow as tf
 
 import din_layers
 
+FEED = Path(__file__).resolve().with_name("community_feed.csv")
+header, *lines = FEED.read_text(encoding="utf-8").splitlines()
+COLUMNS = header.split(",")
+os.makedirs("runs/strings_and_weights", exist_ok=True)
+os.chdir("runs/strings_and_weights")  # all files go there
 keras.utils.set_random_seed(0)
-rng = np.random.default_rng(0)
 
-# Raw rows, as a log has them. Readers open the article if they care for the topics "sports" and
-# "science" more than for the others; the city says nothing.
-TOPICS = np.array(["sports", "films", "science", "music", "food"])
-
-
-def draw_row():
-    topics = rng.choice(TOPICS, rng.integers(0, 5), replace=False)  # some have no topic at all
-    weights = rng.random(len(topics)).round(2)
-    score = weights[np.isin(topics, ["sports", "science"])].sum() - weights.sum() / 2
-    text = ",".join(f"{topic}:{weight}" for topic, weight in zip(topics, weights, strict=True))
-    return rng.choice(["Oslo", "Lima", "Pune"]), text, score > 0
-
-
-city, topics, opened = zip(*(draw_row() for _ in range(4000)), strict=True)
-print(*topics[:3], sep="\n")
-
-# The lists are taken apart by TensorFlow. `Lambda` would do, too, but a registered function needs
-# no `safe_mode=False` to load.
+# A line has single values, lists such as "225,158,139", and a list with weights, "1:0.4,177:0.1".
+# The lists are padded with "0". A registered layer, unlike `Lambda`, needs no `safe_mode=False`.
+SINGLES = ("client_type", "post_type", "topic_id", "keyword_id")
+LISTS = ("follow_topic_id", "all_topic_fav_7", "hist_topic_id", "hist_keyword_id")
 
 
 @keras.saving.register_keras_serializable(package="strings_and_weights")
-class KeysAndWeights(keras.layers.Layer):
-    """Turn "sports:0.4,films:0.1" into keys, padded with "", and weights, padded with 0."""
+class ReadLines(keras.layers.Layer):
+    """Turn lines (batch,) into strings (batch, 1), lists (batch, longest), and weights."""
 
-    def call(self, lists):
-        pairs = tf.strings.split(lists, ",").to_tensor("")
+    def call(self, lines):
+        row = dict(zip(COLUMNS, tf.io.decode_csv(lines, [[""]] * len(COLUMNS)), strict=True))
+        found = {name: row[name][:, None] for name in SINGLES}
+        for name in LISTS:
+            parts = tf.strings.split(row[name], ",").to_tensor("0")
+            found[name] = tf.where(parts == "", "0", parts)  # an empty list splits into one ""
+        pairs = found["all_topic_fav_7"]
+        found["all_topic_fav_7"] = tf.strings.regex_replace(pairs, ":.*", "")
         weights = tf.strings.regex_replace(pairs, ".*:", "")
-        weights = tf.strings.to_number(tf.where(pairs == "", "0", weights))
-        return tf.strings.regex_replace(pairs, ":.*", ""), weights
+        return {**found, "weights": tf.strings.to_number(weights)}
 
-    def compute_output_spec(self, lists):
-        shape = (lists.shape[0], None)
-        return keras.KerasTensor(shape, "string"), keras.KerasTensor(shape, "float32")
+    def compute_output_spec(self, lines):
+        found = {name: keras.KerasTensor((lines.shape[0], 1), "string") for name in SINGLES}
+        found |= {name: keras.KerasTensor((lines.shape[0], None), "string") for name in LISTS}
+        return {**found, "weights": keras.KerasTensor((lines.shape[0], None), "float32")}
 
 
-# The model. Known topics get an id each: `VocabLayer` makes 0 of the padding and 1 of what it does
-# not know. Cities are many and new ones come up: `HashLayer` sends each to one of 100 buckets.
-# Weighting by "sum" divides a reader's weights by their sum, so that the sum of the weighted
-# vectors is their weighted mean.
-city_input = keras.Input((), dtype="string", name="city")
-topics_input = keras.Input((), dtype="string", name="topics")
-keys, weights = KeysAndWeights()(topics_input)
-vocabulary = din_layers.VocabLayer(list(TOPICS), mask_value="")
-vectors = keras.layers.Embedding(vocabulary.vocabulary_size, 4, mask_zero=True)(vocabulary(keys))
-weighted = din_layers.WeightedSequenceLayer("sum")([vectors, weights])
-taste = din_layers.SequencePoolingLayer("sum")(weighted)[:, 0]
-place = keras.layers.Embedding(100, 4)(din_layers.HashLayer(100)(city_input))
-x = keras.layers.Dense(16, activation="relu")(keras.layers.Concatenate()([taste, place]))
-output = keras.layers.Dense(1, activation="sigmoid")(x)
-model = keras.Model({"city": city_input, "topics": topics_input}, output)
+# The model. All topics that there are get an id each: `VocabLayer` makes 0 of the padding and 1 of
+# what it does not know. Keywords are many and new ones come up: `HashLayer` sends each to a bucket.
+# The article and all lists share the two tables.
+line = keras.Input((), dtype="string", name="line")
+row = ReadLines()(line)
+vocabulary = din_layers.VocabLayer(tuple(map(str, range(1, 700))), mask_value="0")
+bucket = din_layers.HashLayer(1000, mask_value="0")
+topic = keras.layers.Embedding(vocabulary.vocabulary_size, 8, mask_zero=True, name="topics")
+keyword = keras.layers.Embedding(1000, 8, mask_zero=True)
 
-# Keras takes strings as tensors, not as NumPy arrays.
-model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy", metrics=["accuracy"])
-rows = {"city": tf.constant(city), "topics": tf.constant(topics)}
-model.fit(rows, np.array(opened)[:, None], batch_size=100, epochs=5, verbose=2)
 
-# The weighted mean, against NumPy: 0.3 of the vector of "sports" and 0.7 of that of "food".
-table = model.get_layer("embedding").get_weights()[0]
-taste_of = keras.Model(model.inputs, taste)
-asked = {"city": tf.constant(["Oslo"]), "topics": tf.constant(["sports:0.3,food:0.7"])}
-ids = {topic: 2 + place for place, topic in enumerate(TOPICS)}
-by_hand = 0.3 * table[ids["sports"]] + 0.7 * table[ids["food"]]
-np.testing.assert_allclose(taste_of.predict(asked, verbose=0)[0], by_hand, rtol=0, atol=1e-6)
+def article(topics, keywords):
+    parts = [topic(vocabulary(row[topics])), keyword(bucket(row[keywords]))]
+    return keras.layers.Concatenate()(parts)
 
-# Saved and loaded, the model scores raw strings: also an empty list, a topic it has never seen and
-# a city that was not in the log.
-file = Path("runs/strings_and_weights/model.keras")
-file.parent.mkdir(parents=True, exist_ok=True)
-model.save(file)
-again = keras.models.load_model(file)
-lists = ["sports:0.9", "food:0.9", "sports:0.3,food:0.7", "chess:1.0", ""]
-asked = {
-    "city": tf.constant(["Oslo", "Lima", "Pune", "Rome", "Oslo"]),
-    "topics": tf.constant(lists),
-}
-scores = again.predict(asked, verbose=0)[:, 0]
-print("\ntopics                probability")
-for text, score in zip(lists, scores, strict=True):
-    print(f"{text or '(none)':20} {score:12.3f}")
-np.testing.assert_array_equal(scores, model.predict(asked, verbose=0)[:, 0])
-assert scores[0] > 0.9
-assert scores[1] < 0.1
+
+candidate = article("topic_id", "keyword_id")  # (batch, 1, 16)
+history = article("hist_topic_id", "hist_keyword_id")
+# An event has two features, and the ids of one of them say what is an event.
+attention = din_layers.AttentionPoolingLayer((80, 40), att_activation="dice")
+interest = attention([candidate, history], ids=vocabulary(row["hist_topic_id"]))
+
+# The favourites are pooled by their weights, followed topics by their plain mean: "sum" divides the
+# weights by their sum, as `tf.nn.embedding_lookup_sparse` does.
+favourites = [topic(vocabulary(row["all_topic_fav_7"])), row["weights"]]
+favourites = din_layers.WeightedSequenceLayer("sum")(favourites)
+favourites = din_layers.SequencePoolingLayer("sum")(favourites)
+followed = din_layers.SequencePoolingLayer("mean")(topic(vocabulary(row["follow_topic_id"])))
+types = (din_layers.HashLayer(16)(row[name]) for name in ("client_type", "post_type"))
+types = [keras.layers.Embedding(16, 4)(ids) for ids in types]
+x = keras.layers.Concatenate()([candidate, interest, favourites, followed, *types])
+x = din_layers.Dice()(keras.layers.Dense(32)(x))
+model = keras.Model(line, keras.layers.Dense(1, activation="sigmoid")(x))
+
+# Ten rows are learnt by heart; `tensorboard --logdir runs/strings_and_weights/logs` shows how.
+asked, opened = tf.constant(lines), np.array([[[float(text[0])]] for text in lines])
+model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy")
+model.fit(asked, opened, epochs=60, verbose=0, callbacks=[keras.callbacks.TensorBoard("logs")])
+
+# The first reader's favourites, 1:0.4074, 177:0.1217 and 502:0.4286, by hand.
+table, weights = model.get_layer("topics").get_weights()[0], np.array([0.4074, 0.1217, 0.4286])
+by_hand = weights / weights.sum() @ table[[1 + 1, 177 + 1, 502 + 1]]  # "1" is the first key: id 2
+pooled = keras.Model(line, favourites).predict(asked, verbose=0)[0, 0]
+np.testing.assert_allclose(pooled, by_hand, rtol=0, atol=1e-6)
+
+# Saved and loaded, and exported for a process that has TensorFlow alone. The label may be empty.
+model.save("model.keras")
+again = keras.models.load_model("model.keras")
+scores = again.predict(asked, verbose=0).ravel()
+np.testing.assert_array_equal(scores, model.predict(asked, verbose=0).ravel())
+model.export("serving", verbose=False)
+SERVER = """
+import sys, tensorflow as tf
+lines = [line.rstrip()[1:] for line in open(sys.argv[1], encoding="utf-8")][1:]
+loaded = tf.saved_model.load("serving")
+print(*loaded.serve(tf.constant(lines)).numpy().ravel())
+assert "din_layers" not in sys.modules
+"""
+served = subprocess.check_output([sys.executable, "-c", SERVER, FEED], text=True).split()
+np.testing.assert_allclose(np.array(served, float), scores, rtol=0, atol=1e-5)
+print("\nprobability of each line, scored raw by the exported model")
+for text, probability in zip(lines, served, strict=True):
+    print(f"{float(probability):.3f}  {text}")
+assert scores[opened.ravel() == 1].min() > scores[opened.ravel() == 0].max()
+new = ",1,9,9,chess,,,,new,"  # nothing of it was in the data, and its lists are empty
+print(f"{again.predict(tf.constant([new]), verbose=0)[0, 0, 0]:.3f}  {new}")

@@ -77,7 +77,7 @@ def build(scale):
     film = keras.Input((1,), dtype="int32", name="film")
     films = keras.layers.Embedding(1000, 8, mask_zero=True)
     taste = din_layers.SequencePoolingLayer("mean")(scale(films(history)))
-    x = keras.layers.Concatenate()([taste[:, 0], films(film)[:, 0]])
+    x = keras.layers.Concatenate()([taste, films(film)])
     return keras.Model([history, film], keras.layers.Dense(1, activation="sigmoid")(x))
 
 

@@ -30,7 +30,7 @@ rng = np.random.default_rng(0)
 ROWS = 50 * 256
 history = rng.integers(1, 500, (ROWS, 20)) * (np.arange(20) < rng.integers(0, 21, (ROWS, 1)))
 data = {"history": history, "item": rng.integers(1, 500, (ROWS, 1))}
-label = (data["item"] % 3 == history[:, :1] % 3).astype("int32")
+label = (data["item"] % 3 == history[:, :1] % 3).astype("int32")[..., None]
 np.savez("data.npz", **data, label=label)
 
 # The model, DIN with Dice in the attention and behind it. Every training starts from its file.
@@ -39,11 +39,11 @@ np.savez("data.npz", **data, label=label)
 def build(synchronized):
     keras.utils.set_random_seed(0)
     past = keras.Input((20,), dtype="int32", name="history")
-    item = keras.Input((1,), dtype="int32", name="item")
+    item = keras.Input((None,), dtype="int32", name="item")
     items = keras.layers.Embedding(500, 16, mask_zero=True)
     dice = din_layers.Dice(synchronized=synchronized)  # the attention's layers get copies of it
     interest = din_layers.AttentionPoolingLayer((32, 16), dice)([items(item), items(past)])
-    x = keras.layers.Concatenate()([interest, items(item)])[:, 0]
+    x = keras.layers.Concatenate()([interest, items(item)])
     x = din_layers.Dice(synchronized=synchronized)(keras.layers.Dense(32)(x))
     model = keras.Model([past, item], keras.layers.Dense(1, activation="sigmoid")(x))
     # Not Adam, whose way with the sparse gradients of an embedding differs between backends.

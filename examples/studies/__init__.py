@@ -1,6 +1,5 @@
 """The studies: what makes the numbers in the documentation. `python examples/studies` lists them.
 
-A system's module has its `build_*` function, to be taken along, and the study that trains it:
-`din`, `dien`, `bst`, `two_towers`, `fields` and `community`; `ablation` and `interests` ask more of
-DIN. They share one module each for data, training, scores, report and command line.
+`din`, `million` and `interests` each have a `run`; `dien` and `bst` have the parts of DIEN and BST
+that `million` trains. To take along: `build_din`, `evolve` and `encode`.
 """

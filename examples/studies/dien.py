@@ -1,37 +1,20 @@
-"""DIEN on MovieLens: does it help to follow how a user's interest evolves?
+"""DIEN, as `million` trains it: does it help to follow how a user's interest evolves?
 
-`build_dien` is the part to take along: a GRU over the history extracts an interest after each event
-and is taught to tell the next event from a sampled one, attention scores the interests against the
-film in question, and AUGRU lets them evolve towards it. All else is as in `din.py`. The study
-compares it with DIN and mean pooling.
-The sizes are those of DIN; nothing was chosen here (https://arxiv.org/abs/1809.03672).
+`evolve` is the part to take along: a GRU over the history extracts an interest after each event and
+is taught to tell the next event from a sampled one, attention scores the interests against the film
+in question, and AUGRU lets them evolve towards it (https://arxiv.org/abs/1809.03672). All else is
+as in `din.py`. The sizes are those of DIN; nothing was chosen here.
+
+    python examples/studies million --variants dien din
 """
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import keras
 from keras import layers, ops
 
 from din_layers import AUGRU, AttentionPoolingLayer
-from studies.data import Floats
-from studies.din import build_din, genre_shares, inputs_of, probability, rated_films
-from studies.training import compare
-
-
-def build_dien(genre_shares: Floats) -> keras.Model:
-    """Probability that a user with this history likes the film in question, (batch, 1).
-
-    Inputs and genre shares as in `build_din`, histories from old to new. Both recurrent layers have
-    as many units as an event has numbers: the auxiliary loss and the comparison with the film are
-    inner products.
-    """
-    inputs, candidate, history, vectors = rated_films(genre_shares)
-    evolved = evolve(inputs, candidate, history, vectors, films=len(genre_shares) - 1)
-    output = probability(ops.squeeze(candidate, 1), evolved)
-    return keras.Model(inputs, output, name="evolution")
 
 
 def evolve(
@@ -108,13 +91,3 @@ def without_auxiliary_loss(dien: keras.Model) -> keras.Model:
         return layer(*args, **kwargs)
 
     return keras.models.clone_model(dien, clone_function=lambda layer: layer, call_function=call)
-
-
-def run(options: argparse.Namespace, staging: Path) -> None:
-    shares = genre_shares(options.data)
-    builders = {
-        "evolution (DIEN)": lambda: build_dien(shares),
-        "attention (DIN)": lambda: build_din(shares),
-        "mean": lambda: build_din(shares, pooling="mean"),
-    }
-    compare(options, staging, builders, inputs_of, served=without_auxiliary_loss)

@@ -16,13 +16,12 @@ import keras
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
-from studies.data import HISTORY, LIKED, Floats, Ints, MovieLens, held_out, number, questions
+from studies.data import LIKED, Floats, Ints, MovieLens, held_out, number, questions
 from studies.din import attention_model, build_din, inputs_of
 from studies.report import save, table
 from studies.scores import auc, mean_and_spread
-from studies.training import SCORING_BATCH, predict, ragged_batches, train
+from studies.training import SCORING_BATCH, predict, train
 
 USERS = 1200
 TOPICS = 12
@@ -54,27 +53,13 @@ def make_log(users: int, seed: int) -> Log:
     return Log(number(ratings, films), np.r_[-1, topics[np.unique(movie)]].astype(np.int32))
 
 
-def best_answers(log: Log, events: Ints, history: int) -> Floats:
+def best_answers(log: Log, events: Ints) -> Floats:
     """The probability that the best possible model gives to `events`, by Bayes' rule."""
-    asked = questions(log.data, events, history)
+    asked = questions(log.data, events)
     same = log.topics[asked.history_movies] == log.topics[asked.movie][:, None]
     surplus = np.where(same, np.where(asked.history_ratings >= LIKED, 1, -1), 0).sum(axis=1)
     likes_topic = 1 / (1 + ((1 - FAITHFUL) / FAITHFUL) ** surplus)
     return likes_topic * FAITHFUL + (1 - likes_topic) * (1 - FAITHFUL)
-
-
-def train_on(data: MovieLens, pooling: str, training: Ints, epochs: int, seed: int) -> keras.Model:
-    """Train a model that knows no genres, on ragged histories; return it for padded ones."""
-    keras.utils.set_random_seed(seed)
-    no_genres = np.zeros((len(data.titles), 1), np.float32)
-    sizes = {"genre_units": 1, "attention_units": (32, 16), "film_l2": 0.0}
-    model = build_din(no_genres, pooling=pooling, ragged=True, **sizes)
-    batches = ragged_batches(data, training, HISTORY, 256, shuffle_seed=seed)
-    with tqdm(total=epochs, desc=pooling, unit="epoch", disable=None) as bar:
-        train(model, batches, epochs=epochs, learning_rate=2e-3, bar=bar)
-    padded = build_din(no_genres, pooling=pooling, **sizes)
-    padded.set_weights(model.get_weights())
-    return padded
 
 
 class Attention(NamedTuple):
@@ -87,7 +72,7 @@ class Attention(NamedTuple):
 
 def look(log: Log, events: Ints, weights: Floats) -> Attention:
     """Compare the weights (events, history) with what is known."""
-    questioned = questions(log.data, events, HISTORY)
+    questioned = questions(log.data, events)
     asked, seen = log.topics[questioned.movie][:, None], log.topics[questioned.history_movies]
     valid = seen >= 0
     same = valid & (seen == asked)
@@ -102,53 +87,44 @@ def look(log: Log, events: Ints, weights: Floats) -> Attention:
     )
 
 
-def draw(attention: Attention, aucs: dict[str, float], file: Path) -> None:
-    """Draw the attention by topics, and the AUCs."""
-    figure = Figure(figsize=(11, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    image = left.imshow(attention.by_topic, cmap="Blues", vmin=0)
-    left.set(xlabel="topic of a film of the history", ylabel="topic of the film in question")
-    left.set_title("Attention, times that of a plain mean")
-    figure.colorbar(image, ax=left)
-    colours = ["tab:gray", "tab:blue", "tab:orange"]
-    bars = right.barh(list(aucs), list(aucs.values()), color=colours, height=0.5)
-    right.bar_label(bars, fmt="{:.3f}", padding=3)
-    right.invert_yaxis()
-    right.set(xlim=(0.5, 1), title="AUC on the ratings held out (0.5 is guessing)")
-    figure.suptitle(
-        f"No model is told the topics: {attention.mass:.0%} of the attention lies on films of the\n"
-        f"topic in question, which are {attention.share:.0%} of the history"
-    )
+def draw(attention: Attention, file: Path) -> None:
+    """Draw the attention by topics."""
+    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    axes = figure.add_subplot()
+    image = axes.imshow(attention.by_topic, cmap="Blues", vmin=0)
+    axes.set(xlabel="topic of a film of the history", ylabel="topic of the film in question")
+    axes.set_title("Attention, times that of a plain mean.\nNo model is told the topics")
+    figure.colorbar(image, ax=axes)
     save(figure, file)
 
 
-def run_one(users: int, epochs: int, seed: int) -> tuple[dict[str, float], Attention]:
-    """Draw a log and train on it; return the AUCs, and where DIN's attention lies."""
-    log = make_log(users, seed)
-    test_events = held_out(log.data)
-    test, training = np.flatnonzero(test_events), np.flatnonzero(~test_events)
-    counts = f"{len(training):,} ratings to train with, {len(test):,} held out"
-    print(f"{users:,} users, {FILMS} films of {TOPICS} topics, seed {seed}: {counts}", flush=True)
-    din = train_on(log.data, "attention", training, epochs, seed)
-    mean = train_on(log.data, "mean", training, epochs, seed)
-    asked = questions(log.data, test)
-    inputs = inputs_of(asked)
-    answer, weights = attention_model(din).predict(inputs, batch_size=SCORING_BATCH, verbose=0)
-    aucs = {
-        "best possible": auc(asked.label, best_answers(log, test, HISTORY)),
-        "DIN": auc(asked.label, answer[:, 0]),
-        "mean pooling": auc(asked.label, predict(mean, inputs)),
-    }
-    return aucs, look(log, test, weights[:, 0])
-
-
-def run(options: argparse.Namespace, staging: Path) -> None:
-    found = [run_one(options.limit or USERS, options.epochs, seed) for seed in options.seeds]
-    aucs, attention = zip(*found, strict=True)
-    lines = {name: {"AUC": mean_and_spread([one[name] for one in aucs])} for name in aucs[0]}
-    mass, share = (np.mean([getattr(one, of) for one in attention]) for of in ("mass", "share"))
+def run(options: argparse.Namespace) -> None:
+    aucs: dict[str, list[float]] = {"best possible": [], "attention": [], "mean": []}
+    found = []
+    for seed in options.seeds:
+        log = make_log(options.limit or USERS, seed)
+        test, training = (
+            np.flatnonzero(held_out(log.data) == is_test) for is_test in (True, False)
+        )
+        asked, trained = questions(log.data, test), questions(log.data, training)
+        print(f"{log.data}, seed {seed}: {len(test):,} held out", flush=True)
+        no_genres = np.zeros((len(log.data.titles), 1), np.float32)
+        for pooling in ("attention", "mean"):
+            keras.utils.set_random_seed(seed)
+            sizes = {"genre_units": 1, "attention_units": (32, 16), "film_l2": 0.0}
+            model = build_din(no_genres, pooling=pooling, **sizes)
+            inputs, label = inputs_of(trained), trained.label[:, None]
+            train(model, inputs, label, epochs=options.epochs, learning_rate=2e-3)
+            aucs[pooling].append(auc(asked.label, predict(model, inputs_of(asked))))
+            if pooling == "attention":
+                two = attention_model(model)
+                _, weights = two.predict(inputs_of(asked), batch_size=SCORING_BATCH, verbose=0)
+                found.append(look(log, test, weights[:, 0]))
+        aucs["best possible"].append(auc(asked.label, best_answers(log, test)))
+    mass, share = (np.mean([getattr(one, of) for one in found]) for of in ("mass", "share"))
     print(
-        f"\n{table(lines)}\n{mass:.1%} of DIN's attention lies on films of the topic in question,"
+        f"\n{table({name: {'AUC': mean_and_spread(of)} for name, of in aucs.items()})}\n"
+        f"{mass:.1%} of DIN's attention lies on films of the topic in question,"
         f" which are {share:.1%} of the history."
     )
-    draw(attention[0], aucs[0], staging / "interests.png")
+    draw(found[0], options.out / "interests.png")

@@ -14,20 +14,24 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
 import keras
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 from keras import layers, ops
-from tqdm import tqdm
 
 from din_layers import AttentionPoolingLayer, SequencePoolingLayer
-from studies.ablation import Parts, best_epoch, compare_variants
 from studies.bst import encode
-from studies.data import LIKED, Floats, Ints, MovieLens, UserError, film_counts
+from studies.data import LIKED, Floats, Ints, MovieLens, UserError, questions
 from studies.dien import evolve
 from studies.din import draw_attention, genre_shares, probability, rated_films
-from studies.scores import Scores, measure
-from studies.training import SCORING_BATCH, Epoch, train
+from studies.report import score_columns, table
+from studies.scores import NAMES, Epoch, Scores, mean_and_spread, measure
+from studies.training import SCORING_BATCH, train
+from studies.variants import MEAN_OF, VARIANTS
+
+Parts = dict[str, Ints]  # "training", "validation" and "test": indices into the ratings
 
 FEWEST = 5  # earlier ratings of a row
 USER_FIELDS = ("gender", "age", "occupation")
@@ -86,14 +90,13 @@ def build_ranker(
         for name, field in fields.items()
     ]
     if pooling == "mean":
-        interest = SequencePoolingLayer("mean")(history)
+        interest = SequencePoolingLayer("mean")(history, ids=inputs[1])
     elif pooling == "evolution":
         evolved = evolve(inputs, candidate, history, vectors, films=len(shares) - 1)
         interest = ops.expand_dims(evolved, 1)
     else:
-        valid = ops.not_equal(inputs[1], 0)
         if pooling == "transformer":
-            history = encode(history, valid, 1, heads=4, feed_forward_units=64, dropout=0.0)
+            history = encode(history, inputs[1], 1, heads=4, feed_forward_units=64, dropout=0.0)
         attention = AttentionPoolingLayer(
             ATTENTION_UNITS,
             activation,
@@ -102,15 +105,26 @@ def build_ranker(
             name="attention",
         )
         # With the weights, for `attention_model`.
-        interest, _ = attention([candidate, history], mask=valid, return_attention_scores=True)
+        asked = [candidate, history]
+        interest, _ = attention(asked, ids=inputs[1], return_attention_scores=True)
     output = ops.squeeze(probability(candidate, interest, others=user), -1)
     return keras.Model([*inputs, *fields.values()], output, name=pooling)
 
 
+def film_counts(data: MovieLens, events: Ints, history: int) -> Ints:
+    """How often each film stands in the training data, as film in question or in a history."""
+    asked = questions(data, events, history)
+    ids = np.concatenate([asked.movie, asked.history_movies.ravel()])
+    counts = np.bincount(ids, minlength=len(data.titles))
+    counts[0] = 0  # the padding
+    return counts
+
+
 def when(movie: Any, history: Any) -> tuple[Any, Any]:
     """Embed how many events are newer, in halves of doublings; the film in question is newest."""
-    newer = ops.flip(ops.cumsum(ops.ones_like(history), axis=1), axis=1)
-    places = ops.cast(1 + 2 * ops.log2(ops.cast(newer, "float32")), "int32")
+    valid = ops.cast(ops.not_equal(history, 0), "int32")
+    newer = ops.flip(ops.cumsum(ops.flip(valid, axis=1), axis=1), axis=1)
+    places = ops.cast(1 + 2 * ops.log2(ops.cast(ops.maximum(newer, 1), "float32")), "int32")
     embedding = layers.Embedding(32, 8, name="places")
     return embedding(ops.zeros_like(movie)), embedding(places)
 
@@ -178,9 +192,9 @@ def score(model: keras.Model, data: MovieLens, events: Ints, history: int) -> Sc
 
 
 def train_variant(
-    recipe: dict[str, Any], data: MovieLens, parts: Parts, bar: tqdm
-) -> tuple[int, list[Epoch], list[Floats]]:
-    """Train and score one model; return its size, what each epoch brought, and its weights."""
+    recipe: dict[str, Any], data: MovieLens, parts: Parts
+) -> tuple[dict[str, float], list[Floats]]:
+    """Train and score one model; return its row of the table and its weights."""
     keras.backend.clear_session()  # else every run leaves its graphs in memory
     variant, seed, epochs = recipe["variant"], recipe["seed"], recipe["epochs"]
     history = min(variant.history, int(np.bincount(data.user).max()))
@@ -196,30 +210,88 @@ def train_variant(
     steps = epochs * max(len(parts["training"]) // BATCH, 1)
     rate = keras.optimizers.schedules.CosineDecay(LEARNING_RATE, steps)
     jit = len(parts["training"]) > WORTH_COMPILING
-    run = train(
-        model, rows, epochs=epochs, score=validate, learning_rate=rate, jit_compile=jit, bar=bar
-    )
-    best = best_epoch(run.epochs)
+    found = train(model, rows, epochs=epochs, score=validate, learning_rate=rate, jit_compile=jit)
+    best = best_epoch(found)
     model.set_weights(weights[best])
-    run.epochs[best].scores["test"] = score(model, data, parts["test"], history)
-    return run.parameters, run.epochs, weights[best]
+    seconds = float(np.median([epoch.seconds for epoch in found]))
+    test = score(model, data, parts["test"], history)
+    return {**test, "epoch": best + 1, "seconds": seconds}, weights[best]
 
 
-def draw_two_users(model: keras.Model, data: MovieLens, test: Ints, staging: Path) -> None:
+def best_epoch(epochs: list[Epoch]) -> int:
+    """The epoch with the best AUC on the validation part, from 0."""
+    aucs = [epoch.scores["validation"]["AUC"] for epoch in epochs]
+    return int(np.argmax(np.nan_to_num(aucs, nan=-1)))
+
+
+def results(options: argparse.Namespace, parts: Parts) -> pd.DataFrame:
+    """Run what is not on disk yet; one row per run, at the epoch that validation chose."""
+    data, rows = options.data, []
+    memory = joblib.Memory(options.out / "finished", verbose=0)
+    cached = memory.cache(train_variant, ignore=["data", "parts"])
+    # With anything else another result is another run.
+    settings = [ATTENTION_UNITS, BATCH, LEARNING_RATE, FILM_L2, keras.version(), tf.version.VERSION]
+    recipe = {"epochs": options.epochs, "data": joblib.hash(data), "others": settings}
+    # By seed first, so that whoever looks early has something of all variants.
+    for seed in options.seeds:
+        for name in dict.fromkeys(options.variants):
+            print(f"\n{name}, seed {seed}", flush=True)
+            row, weights = cached({**recipe, "variant": VARIANTS[name], "seed": seed}, data, parts)
+            rows.append({"variant": name, "seed": seed, **row, "weights": weights})
+    return pd.DataFrame(rows).set_index(["variant", "seed"])
+
+
+def report(found: pd.DataFrame) -> str:
+    """All variants as a table, and how far each lies from the base and from mean pooling."""
+    lines = {
+        VARIANTS[name].title: {
+            "seeds": len(of),
+            **score_columns(of.to_dict("records")),
+            "epochs": "-".join(map(str, sorted({of["epoch"].min(), of["epoch"].max()}))),
+            "s / epoch": f"{of['seconds'].median():.1f}",
+        }
+        for name, of in found.groupby("variant", sort=False)
+    }
+    note = "Test part, mean ± standard deviation. Seconds are of processor time."
+    text, base = [table(lines), note], next(iter(VARIANTS))
+    names = set(found.index.get_level_values("variant"))
+    for title, pairs in (
+        ("mean pooling, all else the same", MEAN_OF),
+        (repr(VARIANTS[base].title), {name: base for name in VARIANTS if name != base}),
+    ):
+        gains = {VARIANTS[a].title: gain(found, a, b) for a, b in pairs.items() if {a, b} <= names}
+        if gains:
+            text.append(f"\nAbove {title}, seed by seed: mean ± standard error\n{table(gains)}")
+    return "\n".join(text)
+
+
+def gain(found: pd.DataFrame, name: str, other: str) -> dict[str, str]:
+    """How much a variant lies above another."""
+    scores = found[NAMES]
+    difference = scores.loc[name] - scores.loc[other]  # pandas pairs the seeds
+    return {score: mean_and_spread(difference[score], "+.4f", error=True) for score in NAMES}
+
+
+def draw_two_users(model: keras.Model, data: MovieLens, test: Ints, out: Path) -> None:
     """Draw what DIN looks at, for two users of about 200 ratings, the last of them in the test."""
     count = np.bincount(data.user)
     cut = np.cumsum(count) - count // 5  # from here on, `draw_attention` asks
     unseen = data.time[np.minimum(cut, len(data.time) - 1)] >= data.time[test].min()
     users = np.argsort(np.where(unseen, np.abs(count - 200), np.inf), kind="stable")[:2]
     for place, user in enumerate(users, 1):
-        draw_attention(model, data, int(user), staging / f"attention_{place}.png")
+        draw_attention(model, data, int(user), out / f"attention_{place}.png")
 
 
-def run(options: argparse.Namespace, staging: Path) -> None:
+def run(options: argparse.Namespace) -> None:
     data, parts = options.data, split_by_time(options.data)
-    settings = [ATTENTION_UNITS, BATCH, LEARNING_RATE, FILM_L2]
-    found = compare_variants(options, staging, parts, train_variant, settings)
+    training, validation, test = (f"{len(events):,}" for events in parts.values())
+    kinds = f"{training} to train with, {validation} to choose the epoch, {test} to test"
+    print(f"{data}: {kinds}", flush=True)
+    found = results(options, parts)
+    text = report(found)
+    print(f"\n{text}")
+    (options.out / "table.txt").write_text(text + "\n", encoding="utf-8")
     if "din" in options.variants:
         model = build_ranker(data)
-        model.set_weights(found.loc[("din", options.seed), "weights"][0])
-        draw_two_users(model, data, parts["test"], staging)
+        model.set_weights(found.loc[("din", options.seed), "weights"])
+        draw_two_users(model, data, parts["test"], options.out)

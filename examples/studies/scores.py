@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from sklearn.metrics import log_loss, roc_auc_score
 
@@ -18,28 +17,15 @@ Scores = dict[str, float]  # by these names, of a part of the data; NaN where on
 class Epoch(NamedTuple):
     """What one pass over the training part brought."""
 
-    log_loss: float  # of the training part, while the epoch ran
     seconds: float  # of processor time, training alone: others on this machine do not count
     scores: dict[str, Scores]  # by the name of the part that was scored
 
 
-class Run(NamedTuple):
-    """One trained model and how its training went."""
-
-    model: keras.Model
-    epochs: list[Epoch]
-
-    @property
-    def parameters(self) -> int:
-        """Number of trained parameters."""
-        return sum(math.prod(weight.shape) for weight in self.model.trainable_variables)
-
-
-def measure(label: Ints, probability: Floats, user: Ints | None = None) -> Scores:
-    """All scores; GAUC only if it is known whose the rows are."""
-    losses = log_loss(label, probability.astype(np.float64), labels=[0, 1])
-    by_user = math.nan if user is None else gauc(user, label, probability)
-    return dict(zip(NAMES, (auc(label, probability), by_user, float(losses)), strict=True))
+def measure(label: Ints, probability: Floats, user: Ints) -> Scores:
+    """All scores."""
+    losses = float(log_loss(label, probability.astype(np.float64), labels=[0, 1]))
+    scores = (auc(label, probability), gauc(user, label, probability), losses)
+    return dict(zip(NAMES, scores, strict=True))
 
 
 def auc(label: Ints, probability: Floats) -> float:

@@ -1,0 +1,150 @@
+"""Numbers that others printed of their models, and the same models made of these layers."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from studies.bst import encode
+
+from din_layers import AttentionPoolingLayer, HashLayer
+
+# The summary that a public BST in TensorFlow 2.1 prints of itself (`bst_model.py`, after
+# https://zhuanlan.zhihu.com/p/161311198): shape and parameters of each layer that has some, and of
+# what they take. A shared embedding has "multiple" shapes there.
+BST = {
+    "item_id_embedding": (None, 2_560_512),
+    "cate_id_embedding": (None, 109_568),
+    "concatenate_1": ((50, 1024), 0),
+    "user_id_embedding_layer": ((1, 512), 154_112),
+    "gender_embedding_layer": ((1, 512), 1_536),
+    "age_embedding_layer": ((1, 512), 5_632),
+    "concatenate_2": ((1, 1024), 0),
+    "encoder": ((50, 1024), 12_603_392),
+    "concatenate_0": ((1, 1536), 0),  # "concatenate" there
+    "din_attention_layer": ((1, 1024), 5_244_928),
+    "concatenate_3": ((1, 2560), 0),
+    "tf_op_layer_Squeeze": ((2560,), 0),
+    "FC_1": ((512,), 1_311_232),
+    "FC_2": ((128,), 65_664),
+    "FC_3": ((32,), 4_128),
+    "Sigmoid_output_layer": ((1,), 33),
+}
+# The published attention makes its last, linear unit inside `call`, where Keras does not find it.
+NOT_COUNTED = 1024 + 1
+
+
+def test_the_published_bst_has_its_parts_and_the_unit_that_was_not_counted():
+    def ids(name, length=1):
+        return keras.Input((length,), dtype="int32", name=name)
+
+    def embedding(name, count):
+        return layers.Embedding(count, 512, name=name)
+
+    def join(name, *parts):
+        return layers.Concatenate(name=name)(parts)
+
+    item, cate = embedding("item_id_embedding", 5001), embedding("cate_id_embedding", 214)
+    inputs = [ids("item"), ids("cate"), ids("items", 50), ids("cates", 50)]
+    inputs += [ids(name) for name in ("user", "gender", "age")]
+    candidate = join("concatenate_2", item(inputs[0]), cate(inputs[1]))
+    history = join("concatenate_1", item(inputs[2]), cate(inputs[3]))
+    fields = {"user_id": 301, "gender": 3, "age": 11}.items()
+    tables = [embedding(f"{name}_embedding_layer", count) for name, count in fields]
+    user = join("concatenate_0", *(of(x) for of, x in zip(tables, inputs[4:], strict=True)))
+    start = keras.Model(inputs, history).count_params()
+    encoded = encode(history, inputs[2], 2, heads=8, feed_forward_units=1024, dropout=0.1)
+    attention = AttentionPoolingLayer((1024, 1024), "relu", name="din_attention_layer")
+    interest = attention([candidate, encoded], ids=inputs[2])
+    x = join("concatenate_3", user, interest)
+    x = layers.Flatten(name="tf_op_layer_Squeeze")(x)
+    for place, units in enumerate((512, 128, 32), 1):
+        x = layers.Dropout(0.1)(layers.Dense(units, "relu", name=f"FC_{place}")(x))
+    output = layers.Dense(1, "sigmoid", name="Sigmoid_output_layer")(x)
+    model = keras.Model(inputs, output)
+
+    encoder = keras.Model(inputs, encoded).count_params() - start
+    found = {"encoder": (tuple(encoded.shape[1:]), encoder)}
+    for layer in model.layers:
+        if layer.name in BST:
+            shared = layer in (item, cate)
+            shape = None if shared else tuple(layer.output.shape[1:])
+            found[layer.name] = (shape, layer.count_params())
+    expected = {**BST, "din_attention_layer": ((1, 1024), 5_244_928 + NOT_COUNTED)}
+    assert found == expected
+    assert model.count_params() == 22_060_737 + NOT_COUNTED == 22_061_762
+
+
+# The batch of https://github.com/Muzhi1920/awesome-models, 05_DIN.ipynb: three users with two, two
+# and one events of two fields, each hashed to so many buckets. 0 is padding.
+BATCH = {
+    "seq_tag": [[1100, 1101], [1102, 1100], [1103, 0]],
+    "target_tag": [[1102], [1103], [1100]],
+    "seq_id": [[2200, 2201], [2202, 2200], [2203, 0]],
+    "target_id": [[2202], [2203], [2200]],
+}
+BUCKETS = {"tag": 24, "id": 10}
+
+
+def build_fields(form):
+    """The notebook's model: one attention for each field, batch normalization, 16, 8, sigmoid."""
+    inputs, users, steps = [], [], {}
+    for field, buckets in BUCKETS.items():
+        kind = {"dtype": "int64", "sparse": form == "sparse"}
+        history = keras.Input((None,), name=f"seq_{field}", ragged=form == "ragged", **kind)
+        target = keras.Input((1,), name=f"target_{field}", **kind)
+        inputs += [history, target]
+        vectors = []
+        for ids in (target, history):
+            hashed = HashLayer(buckets + 1, mask_zero=True)(ids)
+            if form == "sparse":
+                hashed = keras.ops.convert_to_tensor(hashed, sparse=False)
+            vectors.append(layers.Embedding(buckets + 1, 8, mask_zero=True)(hashed))
+        pooled = AttentionPoolingLayer((32, 16), "relu")(vectors)
+        users.append(layers.Concatenate()([pooled[:, 0], vectors[0][:, 0]]))
+        steps |= {f"target_{field}_embedding": vectors[0], f"seq_{field}_embedding": vectors[1]}
+    steps["din_output"] = users
+    x = layers.BatchNormalization()(layers.Concatenate()(users))
+    steps["bn_layer"] = x
+    x = steps["ffn"] = layers.Dense(8)(layers.Dense(16)(x))
+    output = layers.Dense(1, activation="sigmoid")(x)
+    return keras.Model(inputs, output), keras.Model(inputs, steps)
+
+
+def as_form(batch, form):
+    ids = {name: tf.constant(x, tf.int64) for name, x in batch.items()}
+    if form == "sparse":
+        return {name: tf.sparse.from_dense(x) for name, x in ids.items()}
+    if form == "ragged":
+        return {
+            name: tf.ragged.boolean_mask(x, x != 0) if name.startswith("seq") else x
+            for name, x in ids.items()
+        }
+    return ids
+
+
+def test_the_five_events_have_the_shapes_of_the_notebook():
+    model, steps = build_fields("padded")
+    batch = as_form(BATCH, "padded")
+    shapes = keras.tree.map_structure(lambda x: tuple(x.shape), steps(batch))
+    for field in BUCKETS:
+        assert shapes[f"seq_{field}_embedding"] == (3, 2, 8)
+        assert shapes[f"target_{field}_embedding"] == (3, 1, 8)
+    assert shapes["din_output"] == [(3, 16), (3, 16)]
+    assert shapes["bn_layer"] == (3, 32)
+    assert shapes["ffn"] == (3, 8)
+    assert model(batch).shape == (3, 1)
+
+
+@pytest.mark.parametrize("form", ["ragged", "sparse"])
+def test_every_form_of_a_field_gives_the_probabilities_of_the_padded_one(form):
+    rng = np.random.default_rng(0)
+    batch = {f"target_{field}": rng.integers(1, 60, (5, 1)) for field in BUCKETS}
+    for field, longest in (("tag", 4), ("id", 6)):  # of independent lengths, some empty
+        lengths = rng.integers(0, longest + 1, (5, 1))
+        batch[f"seq_{field}"] = rng.integers(1, 60, (5, longest)) * (np.arange(longest) < lengths)
+    (padded, _), (other, _) = build_fields("padded"), build_fields(form)
+    other.set_weights(padded.get_weights())
+    # Sums in float32, without the zeros of the padding and so in another order.
+    expected = padded(as_form(batch, "padded"))
+    np.testing.assert_allclose(other(as_form(batch, form)), expected, atol=1e-6)
