@@ -15,12 +15,14 @@ def ways(candidates: int, time: int, dim: int, fill: float) -> dict[str, Run]:
     scored = Scored(dim)
 
     def one_by_one(query: Any, ids: Any) -> Any:
-        pooled = scored.call(NAIVE)(ops.transpose(query), ops.repeat(ids, candidates, axis=0))
+        pooled = scored.call(NAIVE, False)(
+            ops.transpose(query), ops.repeat(ids, candidates, axis=0)
+        )
         return ops.transpose(pooled, (1, 0, 2))
 
     forwards = {}
     for way in scored.layers:
-        call = one_by_one if way == NAIVE else scored.call(way)
+        call = one_by_one if way == NAIVE else scored.call(way, False)
         inputs = [ops.convert_to_tensor(query), history(way, ids)]
         forwards[way] = forward_pass(way, call, scored.weights(way), inputs)
     check_equal(forwards)
