@@ -14,7 +14,6 @@ from backends import (
     PADDED,
     RAGGED,
     SKIPPING,
-    WAYS,
     XLA,
     Run,
     forward_pass,
@@ -178,20 +177,9 @@ def against_the_faster(medians: Mapping[str, float]) -> list[float]:
     return [min(padded, skipping) / default for padded, skipping, default in of]
 
 
-def least_work(shape: Shape) -> float:
-    """Return the floating-point operations of a forward pass over the real events alone."""
-    batch, time, dim, fill = shape
-    by_event = dim * HIDDEN[0] + HIDDEN[0] * HIDDEN[1] + HIDDEN[1] + dim
-    by_row = 2 * dim * HIDDEN[0]  # the query's term, and the matrix of the row
-    return 2 * batch * (time * fill * by_event + by_row)
-
-
 def measure(options: Options) -> Measured:
     shapes = [(4, 20, 4, 0.3)] if options.quick else SHAPES[:: 2 if options.half else 1]
-    size = 64 if options.quick else 2048
-    matrix = ops.convert_to_tensor(np.ones((size, size), "float32"))
-    product = forward_pass("product", ops.matmul, [], [matrix, matrix])
-    ratios, shares = [], []
+    rows = []
     for shape in tqdm(shapes, unit="shape", leave=False):
         batch, time, dim, fill = shape
         scored, data = Scored(dim), histories(batch, time, fill)
@@ -202,14 +190,9 @@ def measure(options: Options) -> Measured:
         check_equal(kinds[0])
         # Separate, so that each compares what is of one kind.
         medians = [interleaved_medians(kind, enough(options, shape)) for kind in kinds]
-        rate = 2 * size**3 / interleaved_medians({"product": product}, 5)["product"]
-        label = ", ".join(map(str, shape))
         times = [[m[NAIVE] / m[way] for m in medians] for way in ALL_WAYS]
         faster = zip(*map(against_the_faster, medians), strict=True)
-        ratios.append([label, *map(cell, [*times, *faster])])
-        least = [least_work(shape) / rate, 3 * least_work(shape) / rate]
-        seconds = [[least[i] / medians[i][way] for i in (0, 1)] for way in (NAIVE, *WAYS)]
-        shares.append([label, *map(cell, seconds)])
+        rows.append([", ".join(map(str, shape)), *map(cell, [*times, *faster])])
     in_training = (
         " TensorFlow's default computes the padding in inference, where graphs are exported: its"
         " forward passes are those of training."
@@ -221,12 +204,5 @@ def measure(options: Options) -> Measured:
         " faster: the time of the faster of padded and skipping / that of the default."
         f"{in_training if BACKEND == 'tensorflow' else ''}",
         [COLUMN, *ALL_WAYS, *FASTER_COLUMNS],
-        ratios,
-    )
-    yield Table(
-        "The same, as a share of what a large matrix product reaches on this machine: the"
-        " floating-point work that the real events need, over its rate, over the time taken (a"
-        " training step counts as three forward passes). 1 is the limit.",
-        [COLUMN, NAIVE, *WAYS],
-        shares,
+        rows,
     )

@@ -79,7 +79,8 @@ def defaults(results: Results) -> Table:
 def speed(results: Results) -> str:
     """Return the page."""
     curves = measured(results, "length")
-    drawn = f"![{next(iter(curves.values())).note}]({PICTURE.name})" if curves else ""
+    caption = next((table.note for table in curves.values()), "")
+    drawn = f"![{caption}]({PICTURE.name})\n\n*{caption}*" if curves else NONE
     every = {on: (on, "forward / train") for on in BACKENDS}
     made = [f"- {on}: {results['attention', on].made}" for on in measured(results, "attention")]
     return Template(TEMPLATE.read_text(encoding="utf-8")).substitute(
