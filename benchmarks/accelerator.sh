@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the attention and `fit` on a GPU, on each backend that is installed, in about eight
-# minutes; writes benchmarks/accelerator.md.
+# Measures half the rows of the attention, and `fit`, on a GPU, on each backend that is installed, in
+# eight minutes at most; writes benchmarks/accelerator.md.
 #
 #     pip install -e ".[examples,jax,torch]" && bash benchmarks/accelerator.sh
 set -euo pipefail
@@ -11,7 +11,7 @@ out=${1:-accelerator.md}
 export TF_FORCE_GPU_ALLOW_GROWTH=true XLA_PYTHON_CLIENT_PREALLOCATE=false
 for backend in tensorflow jax torch; do
     if python -c "import $backend" 2> /dev/null; then
-        KERAS_BACKEND=$backend timeout 160 python run.py --only attention fit --runs 12 --out "$out" ||
+        KERAS_BACKEND=$backend timeout 160 python run.py --only attention fit --half --runs 12 --out "$out" ||
             echo "$backend: not finished" >&2
     fi
 done

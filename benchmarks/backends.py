@@ -10,18 +10,28 @@ from typing import Any
 
 import keras
 from keras import ops
+from report import BACKENDS as NAMES
 
 Run, Forward = Callable[[], Any], Callable[..., Any]
 Tensors = Sequence[Any]
 
 BACKEND = keras.backend.backend()
-NAMES = ("TensorFlow", "JAX", "PyTorch")
 NAME = dict(zip(("tensorflow", "jax", "torch"), NAMES, strict=True))[BACKEND]
 HOW = dict(zip(NAMES, ("in a plain graph", "under `jax.jit`", "eagerly"), strict=True))[NAME]
 NAIVE = "naive"
-PADDED, SKIPPING = "padded", "padded, skip_padding"
-XLA, RAGGED = "padded, XLA", "ragged"  # TensorFlow alone has these
-WAYS = (PADDED, XLA, SKIPPING, RAGGED) if BACKEND == "tensorflow" else (PADDED, SKIPPING)
+PADDED, SKIPPING, DEFAULT = "padded", "skipping", "default"  # False, True, None of `skip_padding`
+XLA, RAGGED = ", XLA", "ragged"  # TensorFlow alone has these
+CHOICES = (PADDED, SKIPPING, DEFAULT)
+# All ways, and those of the sections that are about something else.
+ALL_WAYS, WAYS = CHOICES, (PADDED, DEFAULT)
+if BACKEND == "tensorflow":
+    ALL_WAYS = (*CHOICES, *(way + XLA for way in CHOICES), RAGGED)
+    WAYS = (PADDED, DEFAULT, DEFAULT + XLA, RAGGED)
+
+
+def skip_padding(way: str) -> bool | None:
+    """Return what the layer's argument is; of ragged input there is nothing to skip."""
+    return {PADDED: False, SKIPPING: True}.get(way.removesuffix(XLA))
 
 
 def device() -> str:
@@ -65,9 +75,15 @@ def _tensorflow(way: str, call: Forward, weights: Tensors, inputs: Tensors, grad
         return [g.values if isinstance(g, tf.IndexedSlices) else g for g in found]
 
     run = step if gradients else lambda: call(*inputs)
-    graph = tf.function(run, jit_compile=way == XLA, autograph=False)
-    wait = tf.test.experimental.sync_devices if tf.config.list_physical_devices("GPU") else None
-    return _waiting(graph, wait)
+    graph = tf.function(run, jit_compile=way.endswith(XLA), autograph=False)
+    return _waiting(graph, _tensorflow_wait())
+
+
+def _tensorflow_wait() -> Run | None:
+    import tensorflow as tf
+
+    has_gpu = tf.config.list_physical_devices("GPU")
+    return tf.test.experimental.sync_devices if has_gpu else None
 
 
 def _jax(way: str, call: Forward, weights: Tensors, inputs: Tensors, gradients: bool) -> Run:
@@ -127,3 +143,14 @@ _compiled = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}[BACKEND]
 # computes the gradients of the weights and of the inputs that are floats.
 forward_pass = partial(_compiled, gradients=False)
 training_step = partial(_compiled, gradients=True)
+
+
+def eager(call: Forward, inputs: Tensors) -> Run:
+    """Return what a user's own call runs where no gradients are asked for."""
+    if BACKEND == "tensorflow":
+        return _waiting(lambda: call(*inputs), _tensorflow_wait())
+    if BACKEND == "jax":
+        import jax
+
+        return lambda: jax.block_until_ready(call(*inputs))
+    return forward_pass("", call, [], inputs)

@@ -113,12 +113,13 @@ def torch_rechub_din(data: Data) -> Din:
 def our_din(data: Data, way: str) -> Din:
     """Return a DIN of this package."""
     import keras
+    from backends import RAGGED, XLA, skip_padding
 
     import din_layers
 
     keras.utils.set_random_seed(int(data["seed"]))
     sizes, behaviours = fields_of(data)
-    ragged = way == "ragged"
+    ragged = way == RAGGED
     ids = {name: keras.Input((1,), dtype="int32", name=name) for name in sizes}
     histories = {
         name: keras.Input((None,), name=f"history_{name}", dtype="int32", ragged=ragged)
@@ -130,7 +131,7 @@ def our_din(data: Data, way: str) -> Din:
     query = keras.layers.Concatenate()([vectors[name] for name in behaviours])
     keys = keras.layers.Concatenate()([embed[name](x) for name, x in histories.items()])
     attention = din_layers.AttentionPoolingLayer(
-        (80, 40), att_activation="dice", skip_padding=way == "padded, skip_padding"
+        (80, 40), att_activation="dice", skip_padding=skip_padding(way)
     )
     interest = attention([query, keys] if ragged else [query, keys, histories["movie"]])
     x = keras.layers.Flatten()(keras.layers.Concatenate()([*vectors.values(), interest]))
@@ -138,7 +139,7 @@ def our_din(data: Data, way: str) -> Din:
         x = keras.layers.Dense(units, activation="relu")(x)
     output = keras.layers.Dense(1, activation="sigmoid")(x)
     model = keras.Model({x.name: x for x in (*ids.values(), *histories.values())}, output)
-    model.compile("adam", "binary_crossentropy", jit_compile=way == "padded, XLA" or "auto")
+    model.compile("adam", "binary_crossentropy", jit_compile=way.endswith(XLA) or "auto")
     batches = _batches(data, ragged)
     return (
         lambda: model.fit(batches, shuffle=False, verbose=0),

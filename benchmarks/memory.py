@@ -5,8 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from attention import compiled
-from backends import BACKEND, NAIVE, WAYS
+from attention import Scored, Shape, histories
+from backends import BACKEND, NAIVE, WAYS, Run
 from report import Measured, Options, Table, cell
 from tqdm import tqdm
 
@@ -28,10 +28,16 @@ def measure(options: Options) -> Measured:
     )
 
 
-def peak_of_step(way: str, shape: tuple[int, int, int, float]) -> float:
+def _step(way: str, shape: Shape) -> Run:
+    batch, time, dim, fill = shape
+    scored = Scored(dim, ways=[] if way == NAIVE else [way])
+    return scored.run(way, True, *histories(batch, time, fill))
+
+
+def peak_of_step(way: str, shape: Shape) -> float:
     """Return in MiB how far a training step lifts the peak of this process."""
-    compiled((2, 30, 4, 0.2))[1][way]()  # what the backend needs for a first function
-    step = compiled(shape)[1][way]
+    _step(way, (2, 30, 4, 0.2))()  # what the backend needs for a first function
+    step = _step(way, shape)
     if BACKEND == "jax":  # whose compiler takes more than the step
         step()
         ctypes.CDLL(None).malloc_trim(0)

@@ -10,12 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+BACKENDS = ("TensorFlow", "JAX", "PyTorch")
 _INTRODUCTION = """\
 # Benchmarks
 
 Ratios of medians of interleaved runs: the other's time / our time, so larger is better, unless a
-table says otherwise. `python benchmarks/run.py` makes this file, on JAX and PyTorch with
-`KERAS_BACKEND` set; each section says how it was made.
+table says otherwise. Of the attention, "padded" is `skip_padding=False`, "skipping" `True`,
+"default" `None`. `python benchmarks/run.py` makes this file, on JAX and PyTorch with
+`KERAS_BACKEND` set; each section says how it was made. [The speed page](../docs/speed.md) is made
+of it.
 """
 
 
@@ -44,12 +47,13 @@ class Table(NamedTuple):
 
     note: str
     columns: Sequence[str]
-    rows: Iterable[Sequence[str]]
+    rows: Sequence[Sequence[str]]
 
     def __str__(self) -> str:
         """Return the table in Markdown."""
         lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join([self.note, "", *(f"| {' | '.join(cells)} |" for cells in lines)])
+        text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        return f"{self.note}\n\n{text}" if self.note else text
 
 
 Measured = Iterator[Table]
@@ -59,6 +63,11 @@ Options = argparse.Namespace  # of `run.py`
 def cell(values: Sequence[float]) -> str:
     """Word ratios, such as those of the forward pass and of the training step."""
     return " / ".join(f"{value:.2f}" for value in values)
+
+
+def milliseconds(seconds: float) -> str:
+    """Word a time."""
+    return f"{1000 * seconds:.2f}"
 
 
 def versions() -> str:
@@ -78,8 +87,38 @@ def section_text(heading: str, tables: Iterable[Table], settings: str) -> str:
 
 def update(file: Path, heading: str, text: str, order: Sequence[str]) -> None:
     """Put a section into the file and keep the others, so that each can be measured alone."""
-    old = file.read_text(encoding="utf-8") if file.exists() else ""
-    sections = {part.partition("\n")[0]: f"## {part}" for part in old.split("\n## ")[1:]}
+    sections = _sections(file) if file.exists() else {}
     sections[heading] = text
     parts = [sections[key].strip() + "\n" for key in order if key in sections]
     file.write_text("\n".join([_INTRODUCTION, *parts]), encoding="utf-8")
+
+
+def _sections(file: Path) -> dict[str, str]:
+    parts = file.read_text(encoding="utf-8").split("\n## ")[1:]
+    return {part.partition("\n")[0]: f"## {part}" for part in parts}
+
+
+class Section(NamedTuple):
+    """What the file says of a section on a backend."""
+
+    tables: Sequence[Table]
+    made: str
+
+
+Results = Mapping[tuple[str, str], Section]  # by the names of section and backend
+
+
+def read(file: Path) -> Results:
+    """Read the tables back."""
+    results = {}
+    for heading, text in _sections(file).items():
+        _, *blocks, made = text.strip().split("\n\n")
+        tables = []
+        for note, lines in zip(blocks[::2], blocks[1::2], strict=True):
+            columns, _, *rows = [
+                [cell.strip() for cell in line.split("|")[1:-1]] for line in lines.splitlines()
+            ]
+            tables.append(Table(note, columns, rows))
+        name, backend = heading.partition(":")[0].split(" on ")
+        results[name, backend] = Section(tables, made)
+    return results

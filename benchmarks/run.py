@@ -1,14 +1,16 @@
 """How fast the layers are: one command for all numbers.
 
     pip install -e ".[examples]"
-    python benchmarks/run.py                          # everything, in about ten minutes
+    python benchmarks/run.py                          # everything, in about fifteen minutes
     KERAS_BACKEND=jax python benchmarks/run.py        # the same on JAX; so also on torch
     python benchmarks/run.py --only attention fit     # some sections
+    python benchmarks/run.py --only length            # the picture of docs/speed.md
     python benchmarks/run.py --peers runs             # also DeepCTR and torch-rechub
 
 Prints one table for each section and writes it to `benchmarks/results.md` as soon as it is
 measured, in the place of the section's former numbers; so what was interrupted goes on with
-`--only`. Each section is the file of its name in this folder. `accelerator.sh` measures on a GPU.
+`--only`. From that file come docs/speed.md, its picture and README's table (`pages.py`). Each
+section is the file of its name in this folder. `accelerator.sh` measures on a GPU.
 """
 
 import argparse
@@ -19,19 +21,22 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from report import section_text, update
+import pages
+from report import BACKENDS, section_text, update
 from tqdm import tqdm
 
 SECTIONS = {
     "attention": "the attention against the layer as it is commonly written",
+    "length": "a training step where only the padding grows",
+    "dice": "training with Dice",
+    "calls": "what one eager call costs",
+    "first_call": "what the compiler takes",
     "candidates": "many candidates against one history",
     "labels": "training with many labels for one history",
-    "padding": "what more padding costs",
     "pooling": "pooling, weighting, AUGRU and Dice against what Keras has",
     "ids": "VocabLayer and HashLayer against Keras's StringLookup, IntegerLookup and Hashing",
     "fit": "`fit` of a whole DIN on MovieLens, against DeepCTR's and torch-rechub's",
     "memory": "peak memory of a training step over long histories",
-    "imports": "`import din_layers` against `import keras`",
 }
 
 
@@ -46,9 +51,10 @@ def parser() -> argparse.ArgumentParser:
     add("--runs", type=int, default=20, help="that a median is taken of")
     peers = "folder of environments with the others' DIN for `fit`, made with pip if it has none"
     add("--peers", type=Path, metavar="DIR", help=peers)
-    add("--quick", action="store_true", help="tiny sizes, to see that it runs")
-    results = Path(__file__).with_name("results.md")
-    add("--out", type=Path, default=results, metavar="FILE", help="where the tables go")
+    add("--half", action="store_true", help="every other row of `attention`, where time is dear")
+    add("--quick", action="store_true", help="tiny sizes, to see that it runs; needs --out")
+    elsewhere = "where the tables go; no page is made of other files"
+    add("--out", type=Path, default=pages.RESULTS, metavar="FILE", help=elsewhere)
     return result
 
 
@@ -58,19 +64,25 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser().error(f"argument --runs: must be at least 1, not {options.runs}")
     if not options.out.absolute().parent.is_dir():
         parser().error(f"argument --out: no folder {options.out.absolute().parent}")
-    from backends import NAME, NAMES  # only now, since this imports TensorFlow, JAX or PyTorch
+    if options.quick and options.out == pages.RESULTS:
+        parser().error("argument --quick: needs --out, its numbers mean nothing")
+    from backends import NAME  # only now, since this imports TensorFlow, JAX or PyTorch
 
     headings = {
-        (name, on): f"{name} on {on}: {what}" for name, what in SECTIONS.items() for on in NAMES
+        (name, on): f"{name} on {on}: {what}" for name, what in SECTIONS.items() for on in BACKENDS
     }
     with tqdm([name for name in SECTIONS if name in options.only], leave=False) as progress:
         for name in progress:
             progress.set_description(name)
             tables = list(importlib.import_module(name).measure(options))
+            if not tables:
+                continue  # nothing to measure on this backend
             heading = headings[name, NAME]
             text = section_text(heading, tables, f"--runs {options.runs}")
             update(options.out, heading, text, list(headings.values()))
             progress.write(text)
+    if options.out == pages.RESULTS:
+        pages.write()
     print(f"wrote {options.out}", file=sys.stderr)
 
 

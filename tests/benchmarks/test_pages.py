@@ -1,0 +1,118 @@
+"""The pages of speed are what the file of results gives, and nobody edits them by hand."""
+
+import itertools
+import re
+
+import numpy as np
+import pages
+import picture
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from report import BACKENDS, Section, Table, read, update
+
+RESULTS = read(pages.RESULTS)
+
+
+def test_nobody_edits_the_pages_by_hand():
+    """`python benchmarks/pages.py` makes them."""
+    assert pages.SPEED.read_text("utf-8") == pages.speed(RESULTS)
+    readme = pages.README.read_text("utf-8")
+    assert readme == pages.with_table(readme, pages.short(RESULTS))
+
+
+def test_the_words_around_the_tables_have_no_measured_number():
+    template = pages.TEMPLATE.read_text("utf-8").replace("glibc 2.35", "")
+    assert not re.findall(r"\d*[.,]\d+|\d+ (?:times|%|ms|s)\b", template)
+
+
+def test_readme_without_its_marks_is_an_error():
+    with pytest.raises(ValueError, match=r"README\.md must have the lines"):
+        pages.with_table(f"text {pages.BEGIN} text", "table")
+
+
+words = st.text(st.characters(codec="ascii", categories=["L", "N", "P"], exclude_characters="|#"))
+words = words.filter(bool)
+
+
+@st.composite
+def tables(draw):
+    width = draw(st.integers(1, 4))
+    row = st.lists(words, min_size=width, max_size=width)
+    return Table(draw(words), draw(row), draw(st.lists(row, min_size=1, max_size=3)))
+
+
+@given(of=st.lists(tables(), min_size=1, max_size=3), made=words, others=st.booleans())
+def test_what_is_written_is_read(of, made, others, tmp_path_factory):
+    file = tmp_path_factory.mktemp("written") / "results.md"
+    heading, other = "calls on JAX: what it is", "memory on JAX: what it is"
+    if others:
+        update(file, other, f"## {other}\n\n{of[-1]}\n\n{made}\n", [heading, other])
+    text = "\n\n".join([f"## {heading}", *map(str, of), made])
+    update(file, heading, text + "\n", [heading, other])
+    found = read(file)
+    assert found["calls", "JAX"] == Section(of, made)
+    assert set(found) == {("calls", "JAX")} | ({("memory", "JAX")} if others else set())
+
+
+def results(section, columns, labels):
+    """Results whose cells say where they come from."""
+    return {
+        (section, on): Section(
+            [
+                Table(
+                    "", ["", *names], [[row, *(f"{on} {n} {row}" for n in names)] for row in labels]
+                )
+            ],
+            "",
+        )
+        for on, names in columns.items()
+    }
+
+
+def test_columns_of_backends_stand_side_by_side():
+    of = results("attention", {"TensorFlow": ["padded", "default"], "PyTorch": ["default"]}, ["a"])
+    assert pages.defaults(of).rows == [["a", "TensorFlow default a", "-", "-", "PyTorch default a"]]
+
+
+def test_rows_of_backends_stand_below_each_other():
+    text = pages.stacked(results("fit", {"JAX": ["x"], "TensorFlow": ["y", "x"]}, ["a"]), "fit")
+    assert text.splitlines() == [
+        "|  |  | y | x |",
+        "| --- | --- | --- | --- |",
+        "| TensorFlow | a | TensorFlow y a | TensorFlow x a |",
+        "| JAX | a |  | JAX x a |",
+    ]
+
+
+def test_readme_has_some_rows_and_a_whole_din():
+    columns = {on: ["default", "default, XLA"] for on in BACKENDS}
+    of = results("attention", columns, ["1, 2, 3, 0.5", pages.IN_README[0]])
+    of |= results("fit", columns, ["examples per second", pages.SHARE])
+    _, _, first, second = pages.short(of).splitlines()
+    assert first.startswith(f"| {pages.IN_README[0]} | TensorFlow default {pages.IN_README[0]} |")
+    assert second.endswith(f"| JAX default {pages.SHARE} | PyTorch default {pages.SHARE} |")
+
+
+times = st.floats(0.1, 10_000)
+
+
+@given(of=st.lists(st.tuples(times, times, times), min_size=1, max_size=3))
+def test_the_labels_of_the_picture_can_be_read(of):
+    """Wherever the curves end, no label lies on another or leaves the picture."""
+    columns = ["time", "naive", "padded", "default"]
+    curves = {
+        on: Table("", columns, [["10", "1.00", "1.00", "1.00"], ["4000", *map(str, ends)]])
+        for on, ends in zip(BACKENDS, of, strict=False)
+    }
+    figure = picture.draw(curves)
+    figure.canvas.draw()
+    assert [axes.get_title() for axes in figure.axes] == list(curves)
+    for axes, ends in zip(figure.axes, of, strict=True):
+        np.testing.assert_array_equal([line.get_ydata()[-1] for line in axes.lines], ends)
+        boxes = [text.get_window_extent() for text in axes.texts]
+        assert len(boxes) == 3
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+        for box in boxes:
+            assert figure.bbox.contains(box.x0, box.y0)
+            assert figure.bbox.contains(box.x1, box.y1)
