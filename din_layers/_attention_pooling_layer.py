@@ -49,11 +49,14 @@ class AttentionPoolingLayer(SequenceLayer):
             one query only).
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
-        skip_padding: Whether padded input is computed like ragged input, from its valid events
-            alone. It pays where at most half of the positions are valid. The number of events
-            varies: TensorFlow's `fit` stays a plain graph, and JAX compiles a program for each of
-            a few numbers, which takes several times as long. Under `torch.compile` the padding is
-            computed.
+        skip_padding: Whether padded input costs what its valid events cost. `None`: where that
+            pays, as far as the backend can know. It changes no result. TensorFlow's graphs for
+            inference, which are what is exported, compute the padding then; with `True` they skip
+            it. On JAX and under XLA the events are scored in loops, which have no second
+            derivatives and no forward mode: these need `False`. The padding is computed under
+            `torch.compile`, in eager code of JAX, where a batch is spread over devices of JAX, and
+            on JAX and under XLA where an activation other than `Dice` has batch statistics,
+            random numbers or losses.
         dropout: The share of the weights that is dropped in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
@@ -81,8 +84,8 @@ class AttentionPoolingLayer(SequenceLayer):
     get another one where the activation masks its output, as `Dice` does.
 
     Cost:
-        Dense keys cost what batch x time positions cost, padding included; ragged ones, or
-        `skip_padding=True`, what the events cost. The (batch, time, 4 dim) concatenation is never
+        Where padding is skipped, and for ragged keys, what the events cost; else what batch x time
+        positions cost. The (batch, time, 4 dim) concatenation is never
         built, and the part of the first hidden layer that depends on the history alone is
         computed once for all queries. `python benchmarks/run.py` measures it.
 

@@ -7,7 +7,13 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from din_layers._backend import Tensor, backend, can_pack, gather_replicas, tensorflow
+from din_layers._backend import (
+    Tensor,
+    backend,
+    gather_replicas,
+    shapes_may_depend_on_data,
+    tensorflow,
+)
 from din_layers._checks import LARGEST_SIZE, check_integer, message
 
 # Up to so many samples, a compiled step compares all pairs.
@@ -218,7 +224,7 @@ def _is_traced(x: Tensor) -> bool:
         import jax
 
         return isinstance(x, jax.core.Tracer)
-    return not can_pack(x)
+    return not shapes_may_depend_on_data(x)
 
 
 def _weights(weight: Tensor, y_true: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ from keras import ops
 from din_layers import _backend
 from din_layers._backend import Tensor
 from din_layers._dice import Dice
+from din_layers._tensors import wide_dtype
 
 Activation = Callable[..., Tensor]  # a function or a Keras layer
 OfRows = Mapping[str, Tensor]  # what `LocalActivationUnit.of_rows` gives
@@ -206,9 +207,13 @@ def _by_row(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:
 
 def _by_event(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:
     _, wk, wd, wp = _kernels(dense, keys)
+    # In half precision 300 * 300 is infinite, which by row is never multiplied out.
+    dtype = keras.backend.standardize_dtype(keys.dtype)
+    wide, column = wide_dtype(dtype), ops.expand_dims(keys, -2)
+    products = ops.cast(column, wide) * ops.cast(query, wide)
     # Products of matrices, not of many rows each: these are not copied on the way.
-    products = ops.expand_dims(keys, -2) * query
-    pair_part = ops.matmul(ops.reshape(products, (-1, keys.shape[-1])), wp)
+    rows = ops.reshape(products, (-1, keys.shape[-1]))
+    pair_part = ops.cast(ops.matmul(rows, ops.cast(wp, wide)), dtype)
     event_part = ops.matmul(keys, wk - wd)
     shape = (*ops.shape(products)[:-1], dense.units)
     return ops.reshape(pair_part, shape) + ops.expand_dims(event_part, -2)

@@ -1,13 +1,11 @@
 """How padding is skipped: the unit scores valid events alone.
 
-The unit's MLP is nearly all of an attention's work, so it is all that skips the padding; softmax
-and weighted sum see padded scores, on every backend.
-
 * Where a shape may depend on data (eagerly, in plain graphs of TensorFlow), the valid events are
-  taken out of their padding, and their scores are put back.
-* Where shapes are fixed (`jax.jit`, XLA), a loop goes over blocks of valid events; how many there
-  are is known only when it runs. The backward pass is a loop that computes each block again. So
-  memory is that of one block, and one program serves every number of events.
+  taken out of their padding, and the rest is as for ragged input.
+* Where shapes are fixed (`jax.jit`, XLA), a loop goes over blocks of valid events and writes their
+  scores; how many blocks there are is known only when it runs. The backward pass is a loop that
+  computes each block again. So memory is that of one block, and one program serves every number of
+  events. Softmax and weighted sum, a small part of the work, stay padded.
 
 In training `Dice` needs the mean and variance of its inputs over all events: one loop for each
 `Dice` finds them. On the way back one loop for each finds the gradients of its mean and variance,

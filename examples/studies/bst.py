@@ -20,6 +20,8 @@ def encode(
     """
     width = history.shape[-1]
     valid = ops.expand_dims(ops.not_equal(ids, 0), 1)
+    # MultiHeadAttention weighs padding with 0, and 0 times NaN is NaN.
+    history = ops.where(ops.expand_dims(ops.not_equal(ids, 0), -1), history, 0.0)
 
     def add_and_norm(x: Any, change: Any, name: str) -> Any:
         x = layers.Add()([x, layers.Dropout(dropout)(change)])

@@ -572,3 +572,15 @@ def test_a_batch_without_events_trains_nothing(mode, skip_padding):
         model.train_on_batch(inputs, np.ones((2, 1 if mode == "sum" else 5, 4)))
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
+
+
+@pytest.mark.parametrize("skip_padding", [False, True])
+def test_large_numbers_in_half_precision_do_not_depend_on_the_length(skip_padding):
+    """300 * 300 is infinite in float16; of 16 positions the products were multiplied out."""
+    layer = Attention(dtype="mixed_float16", skip_padding=skip_padding).make()
+    inputs = [np.full((2, 1, DIM), 300.0, "float32"), np.full((2, 17, DIM), 300.0, "float32")]
+    lengths = np.array([3, 1])
+    long = layer(inputs, lengths=lengths)
+    short = layer([inputs[0], inputs[1][:, :16]], lengths=lengths)
+    np.testing.assert_allclose(ops.convert_to_numpy(long), 300, rtol=1e-3)
+    np.testing.assert_allclose(ops.convert_to_numpy(short), 300, rtol=1e-3)
