@@ -10,7 +10,6 @@ from din_layers import _backend
 from din_layers._backend import Tensor, mean_of_replicas
 from din_layers._checks import (
     Shape,
-    check_axes,
     check_bool,
     check_integer,
     check_number,
@@ -18,6 +17,7 @@ from din_layers._checks import (
     message,
 )
 from din_layers._numeric_layer import NumericLayer
+from din_layers._sources import check_mask
 from din_layers._tensors import select, wide_dtype
 
 _LARGEST = float(np.finfo("float32").max)  # of the dtype that the statistics have
@@ -173,7 +173,7 @@ class Dice(NumericLayer):
         if mask is not None:
             axes = [f"axis_{i}" for i in range(len(shape))]
             masked = axes[: min(len(mask.shape), len(shape) - 1)]
-            check_axes(inputs=(shape, " ".join(axes)), mask=(tuple(mask.shape), " ".join(masked)))
+            check_mask(mask, " ".join(masked), {"inputs": (shape, " ".join(axes))})
 
     def _batch_statistics(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of `x`, zero where invalid, and move the moving ones."""
