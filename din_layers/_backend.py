@@ -340,12 +340,14 @@ def under_xla() -> bool:
 # Valid events among the positions of a padded batch -------------------------------------------
 
 
-def places_of(valid: Tensor) -> Tensor:
-    """Return the places of the valid events among all positions, in order."""
+def places_of(valid: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the places of the valid events among all positions, and their rows, in order."""
     if backend() == "tensorflow":
         tf = tensorflow()
-        return tf.cast(tf.where(tf.reshape(valid, (-1,)))[:, 0], "int32")
-    return valid.reshape(-1).nonzero()[:, 0]
+        found = tf.cast(tf.where(valid), "int32")
+        return found[:, 0] * tf.shape(valid)[1] + found[:, 1], found[:, 0]
+    places = valid.reshape(-1).nonzero()[:, 0]
+    return places, places // valid.shape[1]
 
 
 def take(x: Tensor, places: Tensor) -> Tensor:

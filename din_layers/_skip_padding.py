@@ -58,7 +58,9 @@ def attend_to_events(
         return attend(_InBlocks(padded) if blocks else padded)
     if asked or unit.adds_losses:  # which count all that the unit sees
         return attend(_TakenOut(padded))
-    if _few(valid) or not (training or _backend.is_eager()):
+    # Replicas may not meet within a branch, where Dice synchronizes or moves its statistics.
+    may_choose = (training or _backend.is_eager()) and _backend.replica() is None
+    if _few(valid) or not may_choose:
         return attend(padded)
     share = ops.mean(ops.cast(valid, "float32"))
     return _backend.either(share < _FULL, lambda: attend(_TakenOut(padded)), lambda: attend(padded))
@@ -89,9 +91,8 @@ class _TakenOut(FlatHistory):
     def __init__(self, padded: PaddedHistory) -> None:
         super().__init__(padded._sequence)
         self._padded, self._sizes = padded, ops.shape(padded.valid)[:2]
-        self.batch, time = self._sizes
-        self._places = _backend.places_of(padded.valid)
-        self.rows = self._places // time
+        self.batch = self._sizes[0]
+        self._places, self.rows = _backend.places_of(padded.valid)
 
     def scores(self, unit: Any, keys: Tensor, of_rows: OfRows, training: Any) -> Tensor:
         """Return what a local activation unit gives for the events, some thousand at a time."""
@@ -112,7 +113,7 @@ class _TakenOut(FlatHistory):
         )
 
     def positions(self) -> Tensor:
-        return self._places % self._sizes[1]
+        return self._places - self.rows * self._sizes[1]
 
     def _row_lengths(self) -> Tensor:
         return self._padded.count
