@@ -291,13 +291,6 @@ def is_eager() -> bool:
     return backend() == "torch" or tensorflow().executing_eagerly() is True
 
 
-def either(condition: Tensor, function: Way, otherwise: Way) -> Any:
-    """Return what one of two functions gives; which of them, a graph decides when it runs."""
-    if not is_eager():
-        return tensorflow().cond(condition, function, otherwise)
-    return function() if condition else otherwise()
-
-
 def can_loop(x: Tensor) -> bool:
     """Tell whether a loop over blocks of `x` can be compiled."""
     if backend() == "jax":

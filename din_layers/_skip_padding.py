@@ -58,12 +58,13 @@ def attend_to_events(
         return attend(_InBlocks(padded) if blocks else padded)
     if asked or unit.adds_losses:  # which count all that the unit sees
         return attend(_TakenOut(padded))
-    # Replicas may not meet within a branch, where Dice synchronizes or moves its statistics.
-    may_choose = (training or _backend.is_eager()) and _backend.replica() is None
-    if _few(valid) or not may_choose:
+    eager = _backend.is_eager()
+    # Replicas have different numbers of events, which would weigh the same in joint statistics.
+    if _few(valid) or _backend.replica() is not None or not (training or eager):
         return attend(padded)
-    share = ops.mean(ops.cast(valid, "float32"))
-    return _backend.either(share < _FULL, lambda: attend(_TakenOut(padded)), lambda: attend(padded))
+    if eager and float(ops.mean(ops.cast(valid, "float32"))) >= _FULL:
+        return attend(padded)
+    return attend(_TakenOut(padded))
 
 
 def _few(valid: Tensor) -> bool:
