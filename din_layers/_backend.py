@@ -344,7 +344,7 @@ def places_of(valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def take(x: Tensor, places: Tensor) -> Tensor:
-    """Return the rows of `x` at some places, each of which is named once."""
+    """Return the rows of `x` at some places, all of which there are."""
     if backend() == "tensorflow":
         return tensorflow().gather(x, places)
     if backend() == "jax":

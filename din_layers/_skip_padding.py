@@ -23,7 +23,7 @@ from din_layers import _backend
 from din_layers._backend import Tensor
 from din_layers._history import FlatHistory, History, OfRows, PaddedHistory
 from din_layers._local_activation_unit import LocalActivationUnit
-from din_layers._tensors import select
+from din_layers._tensors import select, wide_dtype
 
 _FEW = 1024  # positions up to which skipping costs more than it saves
 _SHORT = 16  # the same of one row, where nobody knows how many rows there are
@@ -219,10 +219,11 @@ class _Loops:
     def forward(self, valid: Tensor, keys: Tensor, rows: Tensor, *state: Tensor) -> Any:
         """Return the scores and the statistics of each Dice; and what `backward` needs."""
         blocks = _Blocks(keys, valid, rows)
-        count: Tensor = ops.zeros(())
+        count: Tensor = ops.zeros((), _wide(keys))
         statistics: list[Tensor] = []
         for dice in self.dices:
-            count, mean, variance = self._moments(blocks, state, statistics, dice.alpha.shape)
+            zeros = ops.zeros(dice.alpha.shape, _wide(keys))
+            count, mean, variance = self._moments(blocks, state, statistics, zeros)
             statistics += [mean, variance]
 
         def body(i: Tensor, carry: Any) -> Any:
@@ -233,7 +234,7 @@ class _Loops:
         return (blocks.padded(written), count, *statistics), saved
 
     def _moments(
-        self, blocks: _Blocks, state: Sequence[Tensor], statistics: Sequence[Tensor], shape: Any
+        self, blocks: _Blocks, state: Sequence[Tensor], statistics: Sequence[Tensor], zeros: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return count, mean and variance of the inputs of the first Dice without statistics."""
 
@@ -253,8 +254,8 @@ class _Loops:
                 squares + ops.square(change) * share * count,
             ), None
 
-        zeros = ops.zeros(shape, "float32")
-        (count, mean, squares), _ = _backend.loop(blocks, body, (ops.zeros(()), zeros, zeros))
+        start = ops.zeros((), zeros.dtype), zeros, zeros
+        (count, mean, squares), _ = _backend.loop(blocks, body, start)
         return count, mean, squares / ops.maximum(count, 1)
 
     def backward(self, saved: Any, gradients: Sequence[Tensor]) -> Any:
@@ -316,7 +317,7 @@ class _Loops:
         # The last one first: the mean and variance of a Dice act on the inputs of those behind it.
         for n in reversed(range(len(self.dices))):
             of_statistics[2 * n : 2 * n + 2] = of_pair(n)
-        start = [ops.zeros_like(x, "float32") for x in (rows, *state)]
+        start = [ops.zeros_like(rows, _wide(rows)), *map(ops.zeros_like, state)]
         width, dtype = keys.shape[-1], keys.dtype
         (of_rows, *of_state), of_keys = _backend.loop(blocks, of_all, start, width, dtype)
         return None, blocks.padded(of_keys), ops.cast(of_rows, rows.dtype), *of_state
@@ -343,3 +344,7 @@ class _Loops:
 
 def _flat(x: Tensor) -> Tensor:
     return ops.reshape(x, (-1, *ops.shape(x)[2:]))
+
+
+def _wide(x: Tensor) -> str:
+    return wide_dtype(keras.backend.standardize_dtype(x.dtype))

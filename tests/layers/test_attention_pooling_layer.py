@@ -584,3 +584,24 @@ def test_large_numbers_in_half_precision_do_not_depend_on_the_length(skip_paddin
     short = layer([inputs[0], inputs[1][:, :16]], lengths=lengths)
     np.testing.assert_allclose(ops.convert_to_numpy(long), 300, rtol=1e-3)
     np.testing.assert_allclose(ops.convert_to_numpy(short), 300, rtol=1e-3)
+
+
+@needs_tensorflow
+def test_blocks_in_float64():
+    import tensorflow as tf
+
+    def gradients(skip_padding):
+        layer = Attention(att_activation="dice", skip_padding=skip_padding, dtype="float64").make()
+        query, keys, ids = batch_of()
+
+        @tf.function(jit_compile=True)
+        def step():
+            with tf.GradientTape() as tape:
+                output = layer([query, keys], ids=ids, training=True)
+                loss = tf.reduce_sum(output**2)
+            return tape.gradient(loss, [v.value for v in layer.trainable_variables])
+
+        return step()
+
+    for blocks, padded in zip(gradients(True), gradients(False), strict=True):
+        np.testing.assert_allclose(blocks, padded, rtol=1e-6, atol=1e-9)
