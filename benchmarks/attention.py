@@ -87,12 +87,12 @@ class NaiveAttention(keras.Layer):
 
 
 def lengths_of(batch: int, time: int, fill: float) -> np.ndarray:
-    """Draw lengths; where few positions are events, most histories are short and a few long."""
+    """Draw lengths from 1; where few positions are events, most are short and a few long."""
     rng = np.random.default_rng(0)
     if fill >= 0.1:
-        return rng.binomial(time, fill, batch)
+        return np.maximum(rng.binomial(time, fill, batch), 1)
     shares = (rng.permutation(batch) + 0.5) / batch  # quantiles, so that their mean is the fill
-    return np.minimum(np.rint(-time * fill * np.log(shares)), time).astype(int)
+    return np.clip(np.rint(-time * fill * np.log(shares)), 1, time).astype(int)
 
 
 def histories(batch: int, time: int, fill: float, padding: int = 0) -> tuple[np.ndarray, Any]:

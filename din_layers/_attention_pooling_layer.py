@@ -1,33 +1,29 @@
 """DIN's attention pooling of a history by a candidate."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from din_layers import _backend
-from din_layers._backend import Tensor, is_ragged
+from din_layers._backend import Tensor
 from din_layers._checks import (
     LARGEST_SIZE,
-    Shape,
-    check_axes,
     check_bool,
     check_choice,
     check_integer,
     check_normalization,
     check_number,
-    check_numeric,
     message,
 )
 from din_layers._dice import Dice
 from din_layers._events import Events
 from din_layers._history import History, OfRows
-from din_layers._inputs import InputNames, Inputs
+from din_layers._inputs import Inputs
 from din_layers._local_activation_unit import Activation, LocalActivationUnit
 from din_layers._sequence_layer import SequenceLayer
 from din_layers._skip_padding import attend_to_events
-from din_layers._sources import check_mask
 from din_layers._tensors import wide_dtype
 
 
@@ -41,8 +37,9 @@ class AttentionPoolingLayer(SequenceLayer):
     Args:
         att_hidden_units: The sizes of the MLP's hidden layers.
         att_activation: The activation of the hidden layers: what `keras.layers.Dense` takes, a
-            Keras layer (each hidden layer gets its own copy), or `"dice"`. Invalid positions do
-            not enter the statistics of `Dice` or `BatchNormalization`.
+            Keras layer (each hidden layer gets its own copy), `"prelu"` or `"dice"`. Invalid
+            positions enter neither the statistics of `Dice` or `BatchNormalization` nor the loss
+            of an `activity_regularizer`.
         weight_normalization: `"softmax"` or `True`: the weights are the softmax of the scores over
             the valid events. `None` or `False`: they are the scores, as in the paper.
         mode: `"sum"`, the weighted sum of the events, or `"sequence"`, the weighted events (for
@@ -120,8 +117,9 @@ class AttentionPoolingLayer(SequenceLayer):
         https://arxiv.org/abs/1706.06978
     """
 
-    input_names = InputNames(before=("query",), sequence="keys")
+    axes: ClassVar = {"query": "batch queries dim", "keys": "batch time dim"}
     ids_first = True
+    has_weights = True
 
     def __init__(
         self,
@@ -150,6 +148,7 @@ class AttentionPoolingLayer(SequenceLayer):
         self.att_activation = _get_activation(att_activation)
         self.weight_normalization = check_normalization(weight_normalization, ("softmax", None))
         self.mode = check_choice("mode", mode, ("sum", "sequence"))
+        self.output_axes = "batch queries dim" if mode == "sum" else "batch time dim"
         self.scale = check_bool("scale", scale)
         self.skip_padding = (
             None if skip_padding is None else check_bool("skip_padding", skip_padding)
@@ -184,9 +183,6 @@ class AttentionPoolingLayer(SequenceLayer):
             self.dropout, seed=self.seed, dtype=self.dtype_policy
         )
 
-    def _keeps_time(self, sequence: Tensor) -> bool:
-        return bool(self.mode == "sequence")
-
     def _dense(self, units: int, name: str) -> keras.layers.Dense:
         return keras.layers.Dense(
             units,
@@ -211,8 +207,7 @@ class AttentionPoolingLayer(SequenceLayer):
         return function
 
     def build(self, input_shape: Any) -> None:
-        shapes = self.input_names.shapes(input_shape)
-        self._dim = self._check_shapes(shapes)
+        self._dim = self._sizes(self.input_names.shapes(input_shape))["dim"]
         self.unit.build((None, self._dim))
 
     def enable_lora(self, rank: int, **kwargs: Any) -> None:
@@ -232,24 +227,27 @@ class AttentionPoolingLayer(SequenceLayer):
         return_attention_scores: bool = False,
         training: bool | None = None,
     ) -> Any:
-        given = self._checked(inputs, mask)
-        history = self._history(given)
-        # A query of a row without events decides nothing: were it NaN, the gradients would be.
-        query = _backend.same_sizes("query", given.tensors["query"], given.sequence, axes=1)
+        given = self._read(inputs, mask)
+        history, keys, query = given.history, given.sequence, given.tensors["query"]
+        query = _backend.same_sizes("query", query, keys, axes=1)
         if self.mode == "sequence":
             query = _backend.single("query", query)
+        # A query of a row without events decides nothing: were it NaN, the gradients would be.
         query = history.where_events(ops.cast(query, self.compute_dtype))
         of_rows = self.unit.of_rows(query, self._query_mask(given) if training else None)
 
-        def attend(history: History) -> Any:
-            return self._attend(history, given.sequence, of_rows, training)
+        def attend(history: History) -> tuple[Tensor, Events]:
+            return self._attend(history, keys, of_rows, training)
 
-        output, scores = attend_to_events(self.skip_padding, attend, history, self.unit, training)
-        return (output, scores) if return_attention_scores else output
+        output, weights = attend_to_events(self.skip_padding, attend, history, self.unit, training)
+        if not return_attention_scores:
+            return output
+        scores = ops.transpose(weights.padded(), (0, 2, 1))
+        return output, ops.cast(scores, self.compute_dtype)
 
     def _attend(
         self, history: History, keys: Tensor, of_rows: OfRows, training: Any
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Events]:
         dtype = wide_dtype(self.compute_dtype)
         # Ones where invalid: they weigh 0 in any case, and some activations, such as one that
         # divides by a norm, have no gradient at the 0 that a query of zeros would make of zeros.
@@ -258,9 +256,7 @@ class AttentionPoolingLayer(SequenceLayer):
             self.unit, ops.cast(events.values, self.compute_dtype), of_rows, training
         )
         weights = self._weights(Events(history, ops.cast(scores, dtype)), training)
-        output = ops.cast(self._pool(events, weights), self.compute_dtype)
-        scores = ops.transpose(weights.padded(), (0, 2, 1))
-        return output, ops.cast(scores, self.compute_dtype)
+        return ops.cast(self._pool(events, weights), self.compute_dtype), weights
 
     def _weights(self, scores: Events, training: Any) -> Events:
         dtype = scores.values.dtype
@@ -286,7 +282,7 @@ class AttentionPoolingLayer(SequenceLayer):
         return_attention_scores: bool = False,
         training: bool | None = None,
     ) -> Any:
-        given = self._checked(inputs, mask)
+        given = self._read(inputs, mask)
         output = self._output_spec(given)
         if not return_attention_scores:
             return output
@@ -297,40 +293,19 @@ class AttentionPoolingLayer(SequenceLayer):
         """Return the mask of what the output has the axis of: the events or the queries."""
         if self.mode == "sequence":
             return super().compute_mask(inputs, previous_mask)
-        return self._query_mask(self._checked(inputs, previous_mask))
+        return self._query_mask(self._open(inputs, previous_mask))
 
     def _query_mask(self, given: Inputs) -> Tensor:
         used = self.use_query_mask and self.mode == "sum"
         return given.other_masks.get("query") if used else None
 
-    def _checked(self, inputs: Any, mask: Any, **keywords: Any) -> Inputs:
-        given = super()._checked(inputs, mask, **keywords)
-        if "query" in given.other_masks:
-            query = (tuple(given.tensors["query"].shape), "batch queries dim")
-            check_mask(given.other_masks["query"], "batch queries", {"query": query})
-        return given
-
-    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
-        query, keys = shapes["query"], shapes["keys"]
-        batch = keys[0] if query[0] is None else query[0]
-        return (batch, query[1] if self.mode == "sum" else keys[1], keys[2])
-
-    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
-        query = tensors["query"]
-        if is_ragged(query):
-            raise TypeError(message("query", "must be dense", query_shape=query.shape))
-        check_numeric("query", query)
-        shapes = {f"{name}_shape": tuple(x.shape) for name, x in tensors.items()}
-        self._check_shapes({name: tuple(x.shape) for name, x in tensors.items()})
+    def _check(self, given: Inputs) -> None:
+        super()._check(given)
+        query = given.tensors["query"]
         if self.mode == "sequence" and _backend.known_size(query, 1) not in (1, None):
             expected = 'must have shape (batch, 1, dim) when `mode="sequence"`'
-            raise ValueError(message("query", expected, **shapes))
-
-    def _check_shapes(self, shapes: dict[str, Shape]) -> int:
-        """Return the `dim` of query and keys."""
-        query, keys = shapes["query"], shapes["keys"]
-        check_axes(query=(query, "batch queries dim"), keys=(keys, "batch time dim"))
-        return self._known_dim({"keys": keys, "query": query})
+            received = {f"{name}_shape": tuple(x.shape) for name, x in given.tensors.items()}
+            raise ValueError(message("query", expected, **received))
 
     def get_config(self) -> dict[str, Any]:
         changes = [_changes(dense) for dense in self.unit.dense_layers]
@@ -373,9 +348,11 @@ def _check_units(units: Any) -> tuple[int, ...]:
 def _get_activation(identifier: Any) -> Any:
     if isinstance(identifier, str) and identifier == "dice":
         return identifier
+    if isinstance(identifier, str) and identifier == "prelu":  # in Keras a layer alone
+        return keras.layers.PReLU()
     expected = (
-        'must be "dice", a Keras layer such as `keras.layers.PReLU()`, or the name or function of '
-        "an activation in `keras.activations`"
+        'must be "dice", "prelu", a Keras layer, or the name or function of an activation in '
+        "`keras.activations`"
     )
     if isinstance(identifier, type):
         raise TypeError(message("att_activation", expected, att_activation=identifier))

@@ -1,28 +1,24 @@
 """DIEN's recurrent layer, which lets the attention decide how much each event changes the state."""
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from din_layers import _backend
-from din_layers._backend import Tensor, is_ragged
+from din_layers._backend import Tensor
 from din_layers._checks import (
     LARGEST_SIZE,
     Shape,
     check_axes,
     check_bool,
     check_integer,
-    check_numeric,
-    check_ragged,
     message,
 )
 from din_layers._history import History
-from din_layers._inputs import InputNames
+from din_layers._inputs import Inputs
 from din_layers._sequence_layer import SequenceLayer
-
-_SCORES = "must have shape (batch, time), (batch, time, 1) or (batch, 1, time)"
 
 
 @keras.saving.register_keras_serializable(package="din_layers")
@@ -126,7 +122,12 @@ class AUGRU(SequenceLayer):
         and 4.3 (AUGRU), https://arxiv.org/abs/1809.03672
     """
 
-    input_names = InputNames(after=("scores",), optional=("initial_state",))
+    axes: ClassVar = {
+        "sequence": "batch time dim",
+        "scores": "batch time or batch time 1 or batch 1 time",
+    }
+    optional = ("initial_state",)
+    has_weights = True
 
     def __init__(
         self,
@@ -153,6 +154,7 @@ class AUGRU(SequenceLayer):
         self.units = check_integer("units", units, 1, LARGEST_SIZE)
         self.return_sequences = check_bool("return_sequences", return_sequences)
         self.return_state = check_bool("return_state", return_state)
+        self.output_axes = f"batch{' time' * self.return_sequences} {self.units}"
         self._state_hides_mask = False
         # In mixed precision in float32, as its weights are: a state in half precision stands still
         # under many small scores.
@@ -182,9 +184,6 @@ class AUGRU(SequenceLayer):
             dtype=self.variable_dtype,
         )
 
-    def _keeps_time(self, sequence: Tensor) -> bool:
-        return bool(self.return_sequences)
-
     def _keywords(self) -> tuple[str, ...]:
         keywords = super()._keywords()
         return keywords[:-1] if self._state_hides_mask else keywords
@@ -198,14 +197,12 @@ class AUGRU(SequenceLayer):
         return layer
 
     def build(self, input_shape: Any) -> None:
-        shapes = self.input_names.shapes(input_shape)
-        check_axes(sequence=(shapes["sequence"], "batch time dim"))
-        self._dim = self._known_dim({"sequence": shapes["sequence"]})
+        self._dim = self._sizes(self.input_names.shapes(input_shape))["dim"]
         self.rnn.build((None, None, self._dim + 1))
 
     def call(self, inputs: Any, mask: Any = None, initial_state: Any = None) -> Any:
-        given = self._checked(inputs, mask, initial_state=initial_state)
-        history = self._history(given)
+        given = self._read(inputs, mask, initial_state=initial_state)
+        history = given.history
         # Zero where invalid, the score too, and a score of 0 carries the state: the recurrence
         # itself needs no mask.
         steps = self._steps(history, given.sequence, given.tensors["scores"])
@@ -237,7 +234,7 @@ class AUGRU(SequenceLayer):
         return events.map(lambda values: ops.concatenate([values, column], -1)).padded()
 
     def compute_output_spec(self, inputs: Any, mask: Any = None, initial_state: Any = None) -> Any:
-        output = self._output_spec(self._checked(inputs, mask, initial_state=initial_state))
+        output = self._output_spec(self._read(inputs, mask, initial_state=initial_state))
         if not self.return_state:
             return output
         return output, keras.KerasTensor((output.shape[0], self.units), self.compute_dtype)
@@ -247,22 +244,15 @@ class AUGRU(SequenceLayer):
         output = super().compute_output_shape(input_shape)
         return (output, (output[0], self.units)) if self.return_state else output
 
-    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
-        batch, time, _ = shapes["sequence"]
-        return (batch, time, self.units) if self.return_sequences else (batch, self.units)
-
     def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
         """Return the mask of the states after each event, or None for the last state."""
         mask = super().compute_mask(inputs, previous_mask)
         return [mask, None] if self.return_state else mask
 
-    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
-        super()._check_tensors(tensors)
-        sequence = tensors["sequence"]
-        self._known_dim({"sequence": tuple(sequence.shape)})
-        _check_scores(sequence, tensors["scores"])
-        if "initial_state" in tensors:
-            self._check_initial_state(sequence, tensors["initial_state"])
+    def _check(self, given: Inputs) -> None:
+        super()._check(given)
+        if "initial_state" in given.tensors:
+            self._check_initial_state(given.sequence, given.tensors["initial_state"])
 
     def _check_initial_state(self, sequence: Tensor, initial_state: Any) -> None:
         states = initial_state if isinstance(initial_state, list | tuple) else [initial_state]
@@ -285,18 +275,6 @@ class AUGRU(SequenceLayer):
             "return_sequences": self.return_sequences,
             "return_state": self.return_state,
         }
-
-
-def _check_scores(sequence: Tensor, scores: Tensor) -> None:
-    sequence_shape, shape = tuple(sequence.shape), tuple(scores.shape)
-    forms = {2: "batch time", 3: "batch 1 time" if _is_row(shape) else "batch time 1"}
-    axes = forms.get(len(shape), forms[2])
-    check_axes(_SCORES, sequence=(sequence_shape, "batch time dim"), scores=(shape, axes))
-    check_numeric("scores", scores)
-    check_ragged("scores", scores, sequence)
-    if is_ragged(scores) and not is_ragged(sequence):
-        received = {"sequence_shape": sequence_shape, "scores_shape": shape}
-        raise TypeError(message("scores", "must be dense where `sequence` is", **received))
 
 
 def _is_row(shape: Shape) -> bool:

@@ -17,6 +17,7 @@ Tensor = Any
 Way = Callable[..., Tensor]
 
 _BLOCK = 2048  # events that are computed at a time on a processor
+_SMALL = 8192  # numbers up to which a call costs more than what it computes
 
 
 def backend() -> str:
@@ -42,11 +43,11 @@ def is_text(x: Tensor) -> bool:
     return getattr(dtype, "kind", "") in ("U", "S", "O") or "string" in str(dtype)
 
 
-def check_kinds(*structures: Any) -> None:
+def check_kinds(*tensors: Any) -> None:
     """Refuse ragged tensors and strings where the backend has none, and say what to do."""
     if backend() == "tensorflow":
         return
-    for x in keras.tree.flatten(structures):
+    for x in tensors:
         if is_ragged(x) or is_text(x):
             expected = (
                 "must be dense numbers: ragged tensors and strings need the TensorFlow backend, "
@@ -169,8 +170,8 @@ def gather_replicas(x: Tensor) -> Tensor:
 
 def largest_of_time(x: Tensor) -> Tensor:
     """Return the largest values over axis 1, 0 or less where that is empty."""
-    if backend() == "tensorflow":  # a graph may not know whether it is
-        return ops.max(x, axis=1, initial=-float("inf"))
+    if backend() == "tensorflow":  # where the largest of nothing is -inf
+        return tensorflow().reduce_max(x, axis=1)
     # With `initial`, PyTorch could not be traced, nor JAX exported to ONNX.
     return ops.sum(x, axis=1) if 0 in x.shape else ops.max(x, axis=1)
 
@@ -188,6 +189,16 @@ def matmul(x: Tensor, y: Tensor) -> Tensor:
     return x.matmul(y) if backend() == "torch" else ops.matmul(x, y)
 
 
+def project(x: Tensor, kernel: Tensor) -> Tensor:
+    """Multiply (..., dim) by a matrix (dim, units)."""
+    if backend() != "tensorflow":
+        return ops.matmul(x, kernel)
+    # One product of matrices: Keras's takes ten operations to come to that.
+    rows = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)
+    sizes = x.shape[:-1] if None not in x.shape else ops.shape(x)[:-1]
+    return ops.reshape(rows, (*sizes, kernel.shape[-1]))
+
+
 def scaled_kernels(query: Tensor, kernel: Tensor) -> Tensor:
     """Scale the rows of a kernel (dim, units) by each query: (batch, dim, queries, units)."""
     if backend() == "jax":  # whose gradients are then products, four times as fast as sums there
@@ -195,16 +206,19 @@ def scaled_kernels(query: Tensor, kernel: Tensor) -> Tensor:
     return ops.expand_dims(ops.transpose(query, (0, 2, 1)), -1) * kernel[:, None, :]
 
 
-def where(valid: Tensor, x: Tensor, fill: Tensor) -> Tensor:
+def where(valid: Tensor, x: Tensor, fill: float) -> Tensor:
     """Take `x` where `valid` is True, and the number `fill` elsewhere."""
-    if (
-        backend() == "torch"
-        and x.device.type == "cpu"
-        and x.is_floating_point()
-        and shapes_may_depend_on_data(x)
-    ):
-        return _torch_select()(x, valid, fill)
-    return ops.where(valid, x, fill)
+    # Not Keras's: it would look for the dtype of the result, which is that of `x`.
+    if backend() == "tensorflow":
+        return tensorflow().where(valid, x, fill)
+    if backend() == "jax":
+        return ops.where(valid, x, ops.convert_to_tensor(fill, x.dtype))
+    import torch
+
+    plain = not x.is_floating_point() or x.device.type != "cpu" or not shapes_may_depend_on_data(x)
+    if plain or x.numel() < _SMALL:
+        return torch.where(valid, x, fill)
+    return _torch_select()(x, valid, torch.tensor(fill, dtype=x.dtype))
 
 
 @cache
@@ -356,7 +370,13 @@ def put(x: Tensor, places: Tensor, size: Any) -> Tensor:
     """Return so many zeros with the values `x` at some places."""
     if backend() == "tensorflow":
         tf = tensorflow()
-        return tf.scatter_nd(places[:, None], x, tf.concat([[size], tf.shape(x)[1:]], 0))
+        sizes = tf.concat([[size], tf.shape(x)[1:]], 0)
+        if not {None, 0} & set(x.shape[1:]):
+            return tf.scatter_nd(places[:, None], x, sizes)
+        # There may be no candidates. `scatter_nd` fails then: one more, which is taken off again.
+        wide = tf.pad(x, [[0, 0], *[[0, 1]] * (len(x.shape) - 1)])
+        more = tf.concat([[size], tf.shape(wide)[1:]], 0)
+        return tf.slice(tf.scatter_nd(places[:, None], wide, more), [0] * len(x.shape), sizes)
     return x.new_zeros((size, *x.shape[1:])).index_copy(0, places, x)
 
 

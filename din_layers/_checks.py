@@ -7,13 +7,15 @@ The form is the same everywhere: the argument in backticks, what is expected, th
 A wrong value or shape is a ValueError, a wrong type or dtype a TypeError.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 import numpy as np
 
 Shape = tuple[int | None, ...]
+Sizes = Mapping[str, Any]  # by axis; None where it is not known, a symbol where JAX exports
 LARGEST_SIZE = 2**31 - 2  # of an axis; some backends count in int32
 
 
@@ -106,6 +108,8 @@ def check_normalization(value: Any, choices: Collection[Any]) -> Any:
 
 def check_tensors(name: str, value: Any) -> None:
     """Check that a value, or all that is nested in it, is a tensor or an array."""
+    if getattr(getattr(value, "shape", ...), "rank", 0) is not None and hasattr(value, "shape"):
+        return
     leaves = keras.tree.flatten(value)
     if all(hasattr(x, "shape") for x in leaves):
         if any(getattr(x.shape, "rank", 0) is None for x in leaves):  # in a graph of TensorFlow
@@ -135,34 +139,59 @@ def check_floats(name: str, x: Any) -> None:
         raise TypeError(message(name, "must hold floats", **received))
 
 
-def check_axes(expected: str | None = None, /, **tensors: tuple[Shape, str]) -> None:
-    """Check the static shapes of tensors whose axes have names.
+def check_axes(**tensors: tuple[Shape, str]) -> Sizes:
+    """Check the static shapes of tensors whose axes have names, and return the sizes of the axes.
 
     Args:
-        expected: What the message says instead of the axes.
-        **tensors: By argument name, the shape and its axes, e.g. `keys=(shape, "batch time dim")`.
-            Axes of the same name must agree wherever both sizes are known; an axis named by a
-            number must have that size.
+        **tensors: By argument name, the shape and its axes, e.g. `keys=(shape, "batch time dim")`,
+            or several forms, `"batch time or batch time 1"`. Axes of the same name must agree
+            wherever both sizes are known; an axis named by a number must have that size.
 
     Raises:
         ValueError: A rank or a size is wrong; the message shows every shape.
     """
-    received = {f"{name}_shape": shape for name, (shape, _) in tensors.items()}
-    sizes: dict[str, tuple[int, str]] = {}
+    sizes: dict[str, Any] = {}
+    owners: dict[str, str] = {}
     for name, (shape, axes) in tensors.items():
-        names = axes.split()
-        wanted = f"must have shape ({', '.join(names)})"
-        if len(shape) != len(names):
-            raise ValueError(message(name, expected or wanted, **received))
-        for axis, size in zip(names, shape, strict=True):
-            if size is None:
-                continue
-            if axis.isdigit() and size != int(axis):
-                raise ValueError(message(name, expected or wanted, **received))
-            known, owner = sizes.setdefault(axis, (size, name))
-            if known != size:
-                wanted += f" with the `{axis}` of `{owner}`"
-                raise ValueError(message(name, expected or wanted, **received))
+        forms = [form.split() for form in axes.split(" or ")]
+        fitting = [form for form in forms if _fits(form, shape, sizes)]
+        if not fitting:
+            received = {f"{name}_shape": shape for name, (shape, _) in tensors.items()}
+            raise ValueError(message(name, _wanted(forms, shape, sizes, owners), **received))
+        # (batch, 1, None) is rather "batch 1 time" than "batch time 1".
+        for axis, size in zip(max(fitting, key=partial(_ones, shape)), shape, strict=True):
+            if not axis.isdigit() and sizes.get(axis) is None:
+                sizes[axis], owners[axis] = size, name
+    return sizes
+
+
+def _fits(form: Sequence[str], shape: Shape, sizes: Sizes) -> bool:
+    return len(form) == len(shape) and not _clashes(form, shape, sizes)
+
+
+def _clashes(form: Sequence[str], shape: Shape, sizes: Sizes) -> list[str]:
+    """Return the axes whose sizes are known, and not what they must be."""
+    wanted = [int(axis) if axis.isdigit() else sizes.get(axis) for axis in form]
+    return [
+        axis
+        for axis, size, other in zip(form, shape, wanted, strict=False)
+        if size is not None and other is not None and size != other
+    ]
+
+
+def _ones(shape: Shape, form: Sequence[str]) -> int:
+    return sum(axis == str(size) for axis, size in zip(form, shape, strict=True))
+
+
+def _wanted(
+    forms: Sequence[Sequence[str]], shape: Shape, sizes: Sizes, owners: Mapping[str, str]
+) -> str:
+    *shown, last = [f"({', '.join(form)}{',' * (len(form) == 1)})" for form in forms]
+    wanted = f"must have shape {', '.join(shown)}{' or ' * bool(shown)}{last}"
+    if len(forms) == 1 and len(forms[0]) == len(shape):
+        named = [axis for axis in _clashes(forms[0], shape, sizes) if axis in owners]
+        wanted += "".join(f" with the `{axis}` of `{owners[axis]}`" for axis in named[:1])
+    return wanted
 
 
 def check_ragged(name: str, x: Any, sequence: Any = None) -> None:

@@ -75,12 +75,19 @@ class Events:
 
     def mean(self) -> Tensor:
         """Average over each row: (batch, dim)."""
-        count = self.history.non_empty(self.history.count, 1.0)
-        share = self.history.spread(1.0 / ops.cast(count, self.values.dtype))
+        ones = self._ones()
         # A sum of large numbers may overflow where their mean does not: divide first.
-        shares = self.map(lambda values: ops.ones_like(values[..., :1]) * share)
+        share = 1.0 / ops.cast(self.history.divisor, ones.dtype)
+        shares = Events(self.history, ones * self.history.spread(share), 0.0)
         # Not `squeeze`: a graph that does not know `dim` does not know that this axis is 1 either.
-        return shares.weighted_sum(self)[:, 0]
+        return ops.sum(shares.weighted_sum(self), axis=1)
+
+    def _ones(self) -> Tensor:
+        """Return a 1 for each valid position, (..., 1), 0 elsewhere."""
+        valid = self.history.valid
+        if valid is None:
+            return ops.ones_like(self.values[..., :1])
+        return ops.expand_dims(ops.cast(valid, self.values.dtype), -1)
 
     def weighted_sum(self, events: "Events") -> Tensor:
         """Sum other values with these, (..., queries), as weights: (batch, queries, dim)."""
@@ -96,7 +103,9 @@ class Events:
         top = _backend.maximum(self.history.max(ops.stop_gradient(scores)), lowest)
         unnormalised = Events(self.history, ops.exp(scores - self.history.spread(top)), 0.0)
         total = unnormalised.sum()
-        total = ops.where(total > 0, total, ops.ones_like(total))
+        # 0 without events, else at least the 1 of the largest score. Where both were the same, the
+        # gradient of a maximum would be shared.
+        total = _backend.maximum(total, scalar(0.5, total))
         # Selected again: beside a valid NaN all positions of a row are NaN.
         return unnormalised.map(lambda values: values / self.history.spread(total)).filled(0.0)
 

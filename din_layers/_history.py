@@ -88,6 +88,11 @@ class History(abc.ABC):
         # Not `valid[..., None]`: LiteRT has no slice that adds an axis to booleans.
         return self.sum(ops.expand_dims(ops.cast(self.valid, "float32"), -1))
 
+    @property
+    def divisor(self) -> Tensor:
+        """The number of valid events of each row; 1 where there are none."""
+        return ops.maximum(self.count, 1.0)
+
     def per_row(self, name: str, x: Tensor) -> Tensor:
         """Give every event what the caller gave for its row: (batch,) or (batch, 1)."""
         x = ops.reshape(self._outer._fold(name, x) if self._outer else x, (-1,))
@@ -120,7 +125,8 @@ class History(abc.ABC):
     def scores(self, unit: keras.Layer, keys: Tensor, of_rows: OfRows, training: Any) -> Tensor:
         """Return what a local activation unit gives for aligned keys, finite where invalid."""
         of_events = {name: self.spread(x) for name, x in of_rows.items()}
-        return unit.scores(keys, self.valid, of_events, training)
+        scores, _ = unit.run(keys, self.valid, of_events, training)
+        return scores
 
     @abc.abstractmethod
     def _align(self, name: str, x: Tensor) -> Tensor:
@@ -185,6 +191,9 @@ class PaddedHistory(History):
 
     def _unfold(self, x: Tensor) -> Tensor:
         return ops.reshape(x, (*ops.shape(self._sequence)[:2], *ops.shape(x)[1:]))
+
+    def _has_events(self) -> Tensor:
+        return super()._has_events() if self.valid is None else ops.any(self.valid, axis=1)
 
     def positions(self) -> Tensor:
         return ops.arange(ops.shape(self._sequence)[1])[None, :]

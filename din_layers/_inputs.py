@@ -3,14 +3,16 @@
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import keras
 
-from din_layers._backend import Tensor
+from din_layers._backend import Tensor, check_kinds
 from din_layers._checks import Shape, check_tensors, message
+from din_layers._history import History
 from din_layers._old_lists import name_companions
-from din_layers._sources import SOURCES
+from din_layers._sources import SOURCES, Id, read_history
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,7 @@ class Inputs:
         sources: By keyword, what tells which positions are valid.
         masks: The Keras masks of the history.
         other_masks: By name, the Keras masks of what stands before the sequence.
+        hist_mask_value: The id of an invalid position.
     """
 
     sequence: Tensor
@@ -30,6 +33,12 @@ class Inputs:
     sources: dict[str, Tensor]
     masks: list[Tensor]
     other_masks: dict[str, Tensor]
+    hist_mask_value: Id
+
+    @cached_property
+    def history(self) -> History:
+        """The history, of real tensors that were checked."""
+        return read_history(self.sequence, self.sources, self.masks, self.hist_mask_value)
 
 
 @dataclass(frozen=True)
@@ -44,15 +53,27 @@ class InputNames:
         optional: What may be given by keyword beside them.
     """
 
-    before: tuple[str, ...] = ()
-    sequence: str = "sequence"
-    after: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
+    before: tuple[str, ...]
+    sequence: str
+    after: tuple[str, ...]
+    optional: tuple[str, ...]
 
-    @property
+    @classmethod
+    def of(cls, axes: Mapping[str, str], optional: tuple[str, ...]) -> "InputNames":
+        """Return the names of inputs with these axes; the first with time is the sequence."""
+        names = list(axes)
+        place = next(i for i, name in enumerate(names) if "time" in axes[name])
+        return cls(tuple(names[:place]), names[place], tuple(names[place + 1 :]), optional)
+
+    @cached_property
     def required(self) -> tuple[str, ...]:
         """What the layer cannot do without, in the order of a list."""
         return (*self.before, self.sequence, *self.after)
+
+    @cached_property
+    def known(self) -> tuple[str, ...]:
+        """All names, in the order of the old lists: flat inputs can be given back as one."""
+        return (*self.before, self.sequence, *SOURCES, *self.after, *self.optional)
 
     def read(
         self, inputs: Any, mask: Any, keywords: Mapping[str, Any], ids_first: bool
@@ -70,7 +91,7 @@ class InputNames:
         else:
             several = isinstance(inputs, list | tuple)
             named = self._from_list(inputs if several else [inputs], ids_first)
-        masks = _masks_by_name(mask, list(named), self.sequence)
+        listed = list(named)  # whose masks may come as a list
         for name, x in keywords.items():
             if x is not None and name in named:
                 expected = "must be given once, among the inputs or by keyword"
@@ -79,10 +100,11 @@ class InputNames:
                 named[name] = x
         for name, x in named.items():
             check_tensors(name, x)
+        # Before Keras converts the inputs: its errors do not say why it cannot.
+        check_kinds(*keras.tree.flatten([*named.values(), mask]))
         self._check_names(named)
-        # The order of the old lists: `layer.input`, which is flat, can be given back as one.
-        order = (*self.before, self.sequence, *SOURCES, *self.after, *self.optional)
-        return OrderedDict((name, named[name]) for name in order if name in named), masks
+        named = OrderedDict((name, named[name]) for name in self.known if name in named)
+        return named, _masks_by_name(mask, listed or list(self.required), named, self.sequence)
 
     def _from_list(self, inputs: Sequence[Any], ids_first: bool) -> dict[str, Any]:
         check_tensors("inputs", inputs)
@@ -94,11 +116,11 @@ class InputNames:
         return dict(zip(names, inputs, strict=True))
 
     def _check_names(self, named: Mapping[str, Any]) -> None:
-        known = (*self.required, *SOURCES, *self.optional)
-        if not set(self.required) <= set(named) <= set(known):
+        if not set(self.required) <= set(named) <= set(self.known):
             names = ", ".join(self.required)
             form = f"a list [{names}]" if len(self.required) > 1 else f"a {names}"
-            expected = f"must be {form}, or a dict of {', '.join(known)}"
+            known = ", ".join([*self.required, *SOURCES, *self.optional])
+            expected = f"must be {form}, or a dict of {known}"
             raise ValueError(message("inputs", expected, inputs=list(named)))
 
     def shapes(self, input_shape: Any) -> dict[str, Shape]:
@@ -113,7 +135,7 @@ class InputNames:
             raise ValueError(message("input_shape", expected, input_shape=input_shape))
         return {name: tuple(input_shape[name]) for name in self.required}
 
-    def group(self, named: Mapping[str, Any], masks: Mapping[str, Any]) -> Inputs:
+    def group(self, named: Mapping[str, Any], masks: Mapping[str, Any], invalid: Id) -> Inputs:
         """Sort named inputs and masks by what they are for."""
         no_history = (*self.before, *self.optional)
         masks = {name: x for name, x in masks.items() if x is not None}
@@ -123,23 +145,28 @@ class InputNames:
             sources={name: x for name, x in named.items() if name in SOURCES},
             masks=[x for name, x in masks.items() if name not in no_history],
             other_masks={name: x for name, x in masks.items() if name in self.before},
+            hist_mask_value=invalid,
         )
 
 
-def _masks_by_name(mask: Any, names: Sequence[str], sequence: str) -> dict[str, Any]:
+def _masks_by_name(
+    mask: Any, listed: Sequence[str], named: Mapping[str, Any], sequence: str
+) -> dict[str, Any]:
+    if mask is None:
+        return {}
     given = [x for x in keras.tree.flatten(mask) if x is not None]
     if not all(hasattr(x, "shape") for x in given):
         expected = "must be a tensor or an array, as `np.array(mask)`, or hold one for each input"
         raise TypeError(message("mask", expected, mask=mask))
     check_tensors("mask", given)
     if isinstance(mask, dict):
-        if not set(mask) <= set(names):
-            expected = f"must be one mask or hold masks of {', '.join(names)}"
+        if not set(mask) <= set(named):
+            expected = f"must be one mask or hold masks of {', '.join(named)}"
             raise ValueError(message("mask", expected, masks=list(mask)))
         return mask
     if not isinstance(mask, list | tuple):
-        return {} if mask is None else {sequence: mask}
-    if len(mask) != len(names):
+        return {sequence: mask}
+    if len(mask) != len(listed):
         expected = "must be one mask or a list of one for each input"
-        raise ValueError(message("mask", expected, masks=len(mask), inputs=len(names)))
-    return dict(zip(names, mask, strict=True))
+        raise ValueError(message("mask", expected, masks=len(mask), inputs=len(listed)))
+    return dict(zip(listed, mask, strict=True))

@@ -32,7 +32,7 @@ from keras import ops
 from din_layers import _backend
 from din_layers._backend import Tensor
 from din_layers._dice import Dice
-from din_layers._tensors import wide_dtype
+from din_layers._tensors import select, wide_dtype
 
 Activation = Callable[..., Tensor]  # a function or a Keras layer
 OfRows = Mapping[str, Tensor]  # what `LocalActivationUnit.of_rows` gives
@@ -77,7 +77,10 @@ class LocalActivationUnit(keras.Layer):
                 _mask_rank(activation, dense.units)
                 for activation, dense in zip(self.activations, self.dense_layers, strict=False)
             ]
-        self.adds_losses = bool(trial.losses)
+        self.adds_losses = bool(trial.losses) or any(
+            isinstance(activation, keras.Layer) and activation.activity_regularizer is not None
+            for activation in self.activations
+        )
 
     def dices(self, training: bool | None) -> list[Dice]:
         """Return the activations that need the statistics of all events."""
@@ -107,21 +110,12 @@ class LocalActivationUnit(keras.Layer):
         dense, result = self.dense_layers[0], {"query": query}
         if not dense.quantization_mode:
             wq, _, wd, _ = _kernels(dense, query)
-            result["query_part"] = ops.matmul(query, wq + wd) + ops.cast(dense.bias, query.dtype)
+            result["query_part"] = _backend.project(query, wq + wd) + ops.cast(
+                dense.bias, query.dtype
+            )
         if valid_queries is not None:
             result["counted"] = ops.expand_dims(ops.cast(valid_queries, query.dtype), -1)
         return result
-
-    def scores(self, keys: Tensor, valid: Tensor, of_rows: OfRows, training: bool | None) -> Tensor:
-        """Return the scores (..., queries) of events.
-
-        Args:
-            keys: The events, (batch, time, dim) or (events, dim), finite where invalid.
-            valid: Which of them are valid, (batch, time) or (events,); None: all.
-            of_rows: What their rows have, for each event: (..., queries, ...).
-            training: Whether there are batch statistics.
-        """
-        return self.run(keys, valid, of_rows, training)[0]
 
     def run(
         self,
@@ -131,16 +125,23 @@ class LocalActivationUnit(keras.Layer):
         training: bool | None,
         statistics: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return the scores, and the inputs (pairs, units) of each of `dices`.
+        """Return the scores (..., queries) of events, and the inputs (pairs, units) of `dices`.
 
-        With `statistics`, means and variances by turns, these take the place of those of the
-        batch; if there are not enough, the inputs of the first Dice without are the last result.
+        Args:
+            keys: The events, (batch, time, dim) or (events, dim), finite where invalid.
+            valid: Which of them are valid, (batch, time) or (events,); None: all.
+            of_rows: What their rows have, for each event: (..., queries, ...).
+            training: Whether there are batch statistics.
+            statistics: Means and variances by turns, which take the place of those of the batch.
+                If there are not enough, the inputs of the first Dice without are the last result.
         """
         x = _first_layer(self.dense_layers[0], keys, of_rows)
         pairs = ops.shape(x)[:-1]
         # From here on a pair of event and query is a row of a matrix: one product for each layer.
         x = ops.reshape(x, (-1, x.shape[-1]))
-        counted, dices, seen = self.counted(valid, of_rows, pairs), self.dices(training), []
+        told = any(self._mask_ranks) or self.adds_losses
+        counted = self.counted(valid, of_rows, pairs) if told else None
+        dices, seen = self.dices(training), []
         steps = zip(self.activations, self._mask_ranks, self.dense_layers[1:], strict=True)
         for activation, mask_rank, dense in steps:
             if statistics is not None and isinstance(activation, Dice) and activation in dices:
@@ -167,13 +168,22 @@ class LocalActivationUnit(keras.Layer):
 def _activate(
     activation: Activation, x: Tensor, counted: Tensor, mask_rank: int, training: bool | None
 ) -> Tensor:
-    if isinstance(activation, keras.Layer):  # not from Keras's context: `stateless_call`
-        activation = functools.partial(activation, training=training)
-    if counted is None or not mask_rank:
+    if not isinstance(activation, keras.Layer):
         return activation(x)
-    if mask_rank == 2:
-        counted = ops.broadcast_to(ops.expand_dims(counted, -1), ops.shape(x))
-    return activation(x, mask=counted)
+    options: dict[str, Any] = {"training": training}  # not from Keras's context: `stateless_call`
+    if counted is not None and mask_rank:
+        wide = mask_rank == 2
+        options["mask"] = (
+            ops.broadcast_to(ops.expand_dims(counted, -1), ops.shape(x)) if wide else counted
+        )
+    if activation.activity_regularizer is None or counted is None:
+        return activation(x, **options)
+    # Keras would add the loss of all pairs.
+    known = inspect.signature(activation.call).parameters
+    result = activation.call(x, **{name: value for name, value in options.items() if name in known})
+    events = ops.maximum(ops.sum(ops.cast(counted, x.dtype)), 1)
+    activation.add_loss(activation.activity_regularizer(select(counted, result)) / events)
+    return result
 
 
 def _kernels(dense: keras.layers.Dense, like: Tensor) -> list[Tensor]:
@@ -211,12 +221,8 @@ def _by_event(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:
     dtype = keras.backend.standardize_dtype(keys.dtype)
     wide, column = wide_dtype(dtype), ops.expand_dims(keys, -2)
     products = ops.cast(column, wide) * ops.cast(query, wide)
-    # Products of matrices, not of many rows each: these are not copied on the way.
-    rows = ops.reshape(products, (-1, keys.shape[-1]))
-    pair_part = ops.cast(ops.matmul(rows, ops.cast(wp, wide)), dtype)
-    event_part = ops.matmul(keys, wk - wd)
-    shape = (*ops.shape(products)[:-1], dense.units)
-    return ops.reshape(pair_part, shape) + ops.expand_dims(event_part, -2)
+    pair_part = ops.cast(_backend.project(products, ops.cast(wp, wide)), dtype)
+    return pair_part + ops.expand_dims(_backend.project(keys, wk - wd), -2)
 
 
 def _by_pair(dense: keras.layers.Dense, keys: Tensor, query: Tensor) -> Tensor:

@@ -15,5 +15,5 @@ class NumericLayer(keras.Layer):
         """Call the layer, see the class."""
         # All this before Keras converts the inputs, whose errors do not say why it cannot.
         check_tensors("inputs", inputs)
-        check_kinds(inputs, args, kwargs)
+        check_kinds(*keras.tree.flatten((inputs, args, kwargs)))
         return super().__call__(inputs, *args, **kwargs)

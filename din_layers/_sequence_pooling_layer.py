@@ -1,22 +1,21 @@
 """Pooling of a history to one vector."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 from keras import ops
 
 from din_layers._backend import Tensor
-from din_layers._checks import Shape, check_choice
+from din_layers._checks import check_choice
 from din_layers._events import Events
-from din_layers._history import is_nested
 from din_layers._sequence_layer import SequenceLayer
 from din_layers._tensors import wide_dtype
 
 
 def _sqrtn(events: Events) -> Tensor:
-    count = events.history.non_empty(events.history.count, 1.0)
-    return events.sum() / ops.sqrt(ops.cast(count, events.values.dtype))
+    total = events.sum()
+    return total / ops.sqrt(ops.cast(events.history.divisor, total.dtype))
 
 
 _MODES: dict[str, Callable[[Events], Tensor]] = {
@@ -71,6 +70,9 @@ class SequencePoolingLayer(SequenceLayer):
         array([[[2., 4.]]], dtype=float32)
     """
 
+    axes: ClassVar = {"sequence": "batch time dim or batch time tags dim"}
+    output_axes = "batch 1 dim"
+
     def __init__(
         self,
         mode: str = "mean",
@@ -82,22 +84,11 @@ class SequencePoolingLayer(SequenceLayer):
         self.mode = check_choice("mode", mode, _MODES)
 
     def call(self, inputs: Any, mask: Any = None) -> Tensor:
-        given = self._checked(inputs, mask)
-        history = self._history(given)
+        given = self._read(inputs, mask)
+        history = given.history
         events = history.events("sequence", given.sequence, wide_dtype(self.compute_dtype))
         pooled = _MODES[self.mode](events)
         return history.pooled(ops.cast(pooled, self.compute_dtype))
-
-    def _keeps_time(self, sequence: Tensor) -> bool:
-        return is_nested(sequence)
-
-    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
-        if not is_nested(tensors["sequence"]):
-            super()._check_tensors(tensors)
-
-    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
-        batch, time, *tags, dim = shapes["sequence"]
-        return (batch, time if tags else 1, dim)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "mode": self.mode}

@@ -102,7 +102,7 @@ class _TakenOut(FlatHistory):
             of_events = {
                 name: _backend.gather_rows(x, rows, self.batch) for name, x in of_rows.items()
             }
-            return unit.scores(keys, None, of_events, training)
+            return unit.run(keys, None, of_events, training)[0]
 
         if unit.scores_alone(training) and not unit.dices(training):
             score = _backend.in_pieces(score)
@@ -133,6 +133,8 @@ class _InBlocks(PaddedHistory):
 
     def scores(self, unit: Any, keys: Tensor, of_rows: OfRows, training: Any) -> Tensor:
         """Return what a local activation unit gives for the valid events, 0 elsewhere."""
+        if 0 in of_rows["query"].shape:  # no candidates
+            return super().scores(unit, keys, of_rows, training)
         columns = [(name, x.shape[-1]) for name, x in of_rows.items()]
         rows = ops.concatenate([ops.cast(x, keys.dtype) for x in of_rows.values()], -1)
         state = [ops.cast(ops.convert_to_tensor(x), x.dtype) for x in unit.variables]

@@ -49,12 +49,7 @@ class Lengths(Source):
 
     def check(self, x: Tensor, axes: Axes, hist_mask_value: Id) -> None:
         row, _ = _position(axes).rsplit(maxsplit=1)
-        expected, own = "must have shape (batch,) or (batch, 1)", row
-        if row != "batch":
-            expected = "must have shape (batch, time) or (batch, time, 1)"
-        if len(x.shape) > len(row.split()):
-            own += " 1"
-        check_axes(expected, **axes, lengths=(tuple(x.shape), own))
+        check_axes(**axes, lengths=(tuple(x.shape), f"{row} or {row} 1"))
         _check_integers("lengths", x)
 
     def restrict(self, history: History, x: Tensor, hist_mask_value: Id) -> None:

@@ -17,13 +17,15 @@ def scalar(value: float, like: Tensor) -> Tensor:
     return ops.convert_to_tensor(value, like.dtype)
 
 
-def select(valid: Tensor, x: Tensor, fill: float = 0.0) -> Tensor:
+def select(valid: Tensor, x: Tensor, fill: float = 0) -> Tensor:
     """Put `fill` where `valid`, which has the leading axes of `x`, is False; None is all True."""
     if valid is None:
         return x
-    missing_axes = len(x.shape) - len(valid.shape)
-    valid = ops.reshape(ops.cast(valid, "bool"), (*ops.shape(valid), *[1] * missing_axes))
-    return _backend.where(valid, x, scalar(fill, x))
+    if keras.backend.standardize_dtype(valid.dtype) != "bool":
+        valid = ops.cast(valid, "bool")
+    if missing_axes := tuple(range(len(valid.shape), len(x.shape))):
+        valid = ops.expand_dims(valid, missing_axes)
+    return _backend.where(valid, x, fill)
 
 
 def before(positions: Tensor, lengths: Tensor) -> Tensor:

@@ -1,8 +1,7 @@
 """Weighting of the events of a history."""
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -10,16 +9,8 @@ from keras import ops
 
 from din_layers import _backend
 from din_layers._backend import Tensor, is_ragged
-from din_layers._checks import (
-    Shape,
-    check_axes,
-    check_floats,
-    check_normalization,
-    check_ragged,
-    message,
-)
+from din_layers._checks import check_floats, check_normalization, message
 from din_layers._events import Events
-from din_layers._inputs import InputNames
 from din_layers._sequence_layer import SequenceLayer
 from din_layers._tensors import scalar, wide_dtype
 
@@ -41,6 +32,7 @@ def _relative(weights: Events) -> Events:
 
     The normalised weights, and so their gradients, do not depend on this divisor.
     """
+    weights = weights.filled(0.0)
     top = ops.stop_gradient(weights.map(ops.abs).max())
     # XLA multiplies by the reciprocal, and takes that for 0 where it is no normal number.
     largest = float(np.finfo(keras.backend.standardize_dtype(top.dtype)).max) / 2**8
@@ -112,7 +104,8 @@ class WeightedSequenceLayer(SequenceLayer):
         array([[[1.75]]], dtype=float32)
     """
 
-    input_names = InputNames(after=("weights",))
+    axes: ClassVar = {"sequence": "batch time dim", "weights": "batch time or batch time 1"}
+    output_axes = "batch time dim"
 
     def __init__(
         self,
@@ -124,39 +117,24 @@ class WeightedSequenceLayer(SequenceLayer):
         super().__init__(hist_mask_value, mask_required, **kwargs)
         self.weight_normalization = check_normalization(weight_normalization, _NORMALISE)
 
-    def _keeps_time(self, sequence: Tensor) -> bool:
-        return True
-
     def call(self, inputs: Any, mask: Any = None) -> Tensor:
-        given = self._checked(inputs, mask)
-        history, dtype = self._history(given), wide_dtype(self.compute_dtype)
+        given = self._read(inputs, mask)
+        history, dtype = given.history, wide_dtype(self.compute_dtype)
         events = history.events("sequence", given.sequence, dtype).filled(0.0)
-        weights = history.events("weights", given.tensors["weights"], dtype).filled(0.0)
+        weights = history.events("weights", given.tensors["weights"], dtype)
         if len(weights.values.shape) < len(events.values.shape):
-            weights = replace(weights, values=ops.expand_dims(weights.values, -1))
+            weights = weights.map(lambda values: ops.expand_dims(values, -1))
         # Filled here, where it is one number for each event and not all of its vector.
         weights = _NORMALISE[self.weight_normalization](weights).filled(0.0)
-        weighted = events.times(weights)
-        return ops.cast(weighted.restored(), self.compute_dtype)
+        return ops.cast(events.times(weights).restored(), self.compute_dtype)
 
-    def _output_shape(self, shapes: dict[str, Shape]) -> Shape:
-        return shapes["sequence"]
-
-    def _check_tensors(self, tensors: dict[str, Tensor]) -> None:
-        super()._check_tensors(tensors)
-        sequence, weights = tensors["sequence"], tensors["weights"]
-        shapes = {"sequence": tuple(sequence.shape), "weights": tuple(weights.shape)}
-        check_axes(
-            "must have shape (batch, time) or (batch, time, 1)",
-            sequence=(shapes["sequence"], "batch time dim"),
-            weights=(shapes["weights"], "batch time" + " 1" * (len(weights.shape) != 2)),
-        )
-        check_floats("weights", weights)
-        check_ragged("weights", weights, sequence)
-        if is_ragged(weights) != is_ragged(sequence):
-            expected = "must be ragged if and only if `sequence` is"
-            received = {f"{name}_shape": shape for name, shape in shapes.items()}
-            raise TypeError(message("weights", expected, **received))
+    def _check_tensor(self, name: str, x: Tensor, sequence: Tensor) -> None:
+        if name == "weights":
+            check_floats(name, x)
+        super()._check_tensor(name, x, sequence)
+        if is_ragged(sequence) and not is_ragged(x):
+            received = {"sequence_shape": tuple(sequence.shape), "weights_shape": tuple(x.shape)}
+            raise TypeError(message(name, "must be ragged where `sequence` is", **received))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "weight_normalization": self.weight_normalization}

@@ -60,7 +60,7 @@ OTHERS = {
     "gauc": (din_layers.GAUC, {}),
     "l2": (din_layers.MiniBatchAwareL2, {"frequencies": [1]}),
 }
-ACTIVATION = 'be "dice", a Keras layer such as `keras.layers.PReLU()`, or the name or function of'
+ACTIVATION = 'be "dice", "prelu", a Keras layer, or the name or function of'
 NORMALIZATION = "be one of True, False, 'softmax'"
 
 
@@ -74,7 +74,7 @@ NORMALIZATION = "be one of True, False, 'softmax'"
         ("attention", "att_hidden_units", (8, 0), ValueError, "be at least 1"),
         ("attention", "att_hidden_units", (8, 2.0), TypeError, "be an integer"),
         ("attention", "att_activation", "dise", ValueError, ACTIVATION),
-        ("attention", "att_activation", "prelu", ValueError, ACTIVATION),
+        ("attention", "att_activation", "prelus", ValueError, ACTIVATION),
         ("attention", "att_activation", {}, ValueError, ACTIVATION),
         ("attention", "att_activation", din_layers.Dice, TypeError, ACTIVATION),
         ("attention", "weight_normalization", "sum", ValueError, NORMALIZATION),

@@ -361,6 +361,11 @@ def test_lists_and_dicts_are_the_keywords(name, source, data):
     place = case.list_place
     np.testing.assert_array_equal(layer(named, **masks), expected)
     np.testing.assert_array_equal(layer(**named, **masks), expected)
+    if masks:  # by name, or one for each of what every call has
+        by_name = {layer.input_names.sequence: masks["mask"]}
+        each = [by_name.get(key) for key in layer.input_names.required]
+        np.testing.assert_array_equal(layer(**named, mask=by_name), expected)
+        np.testing.assert_array_equal(layer(**named, mask=each), expected)
     if place is None:
         return
     companions = [keywords[key] for key in ("ids", "lengths") if key in keywords]

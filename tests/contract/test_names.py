@@ -161,7 +161,7 @@ def test_what_the_list_of_an_earlier_version_means(name, hist_mask_value, time, 
     sequence = keras.KerasTensor((batch, time, DIM))
     inputs = [keras.KerasTensor((batch, 1, DIM)), sequence] if name == "attention" else [sequence]
     inputs.append(keras.KerasTensor(companion, "int32"))
-    named, _ = layer._read(inputs, None, {})
+    named, _ = layer._named(inputs, None, {})
     assert list(named)[-1] == meaning
 
 

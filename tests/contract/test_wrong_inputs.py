@@ -25,6 +25,7 @@ OTHER_IDS = tf.cast(OTHER_ROWS, "int32")
 VALUES = [
     ("attention", [QUERY], {}, "`inputs` must be a list [query, keys]"),
     ("attention", QUERY, {}, "`inputs` must be a list [query, keys]"),
+    ("attention", QUERY, {"mask": SEQUENCE}, "`inputs` must be a list [query, keys]"),  # (q, k)
     ("attention", {"query": QUERY}, {}, "`inputs` must be a list [query, keys], or a dict of"),
     ("attention", {"q": QUERY, "k": SEQUENCE}, {}, "`inputs` must be a list [query, keys]"),
     ("attention", BOTH, {"keys": SEQUENCE}, "`keys` must be given once"),
@@ -51,7 +52,12 @@ VALUES = [
     ("pooling", {"sequenc": SEQUENCE}, {}, "or a dict of sequence, lengths, ids"),
     ("pooling", {"sequence": SEQUENCE, "ids": IDS}, {"ids": IDS}, "`ids` must be given once"),
     ("pooling", [SEQUENCE, LENGTHS], {"lengths": LENGTHS}, "`lengths` must be given once"),
-    ("pooling", FLAT, {}, "`sequence` must have shape (batch, time, dim). Received: "),
+    (
+        "pooling",
+        FLAT,
+        {},
+        "(batch, time, dim) or (batch, time, tags, dim). Received: ",
+    ),
     ("pooling", [SEQUENCE, LENGTHS[:2]], {}, "`lengths` must have shape (batch,) or (batch, 1)"),
     ("pooling", [SEQUENCE, LENGTHS[:2]], {}, "sequence.shape=(3, 4, 3), lengths.shape=(2,)"),
     ("pooling", SEQUENCE, {"lengths": IDS}, "`lengths` must have shape (batch,) or (batch, 1)"),
@@ -123,7 +129,14 @@ STRINGS_AND_RAGGED = [
     ("pooling", SEQUENCE, {"mask": STRINGS}, TypeError, "`mask` must be boolean"),
     ("pooling", tf.ragged.constant([[[1.0]]]), {}, ValueError, "be ragged in its time axis only"),
     ("weighting", [SEQUENCE, STRINGS], {}, TypeError, "`weights` must hold floats"),
-    ("weighting", [SEQUENCE, OTHER_ROWS], {}, TypeError, "ragged if and only if `sequence` is"),
+    (
+        "weighting",
+        [SEQUENCE, OTHER_ROWS],
+        {},
+        TypeError,
+        "must be dense where `sequence` is",
+    ),
+    ("weighting", [RAGGED, tf.ones((3, 2))], {}, TypeError, "must be ragged where `sequence` is"),
     ("weighting", [RAGGED, OTHER_ROWS], {}, ValueError, "rows of lengths [2, 1, 0], like the "),
     ("weighting", [RAGGED, OTHER_ROWS], {}, ValueError, "Received: row_lengths=[1, 2, 0]"),
     ("augru", [SEQUENCE, STRINGS], {}, TypeError, "`scores` must hold numbers"),

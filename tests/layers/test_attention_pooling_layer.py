@@ -1,5 +1,9 @@
 """What only AttentionPoolingLayer has: scores, activations, statistics, dropout."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import oracles
@@ -121,7 +125,8 @@ ACTIVATIONS = {
     "function": keras.activations.tanh,
     "dice": "dice",
     "dice_with_arguments": din_layers.Dice(momentum=0.5),
-    "prelu": keras.layers.PReLU(),
+    "layer": keras.layers.PReLU(),
+    "prelu": "prelu",
     "batch_norm": keras.layers.BatchNormalization(),
     "softmax": keras.layers.Softmax(),  # whose mask has the shape of its input
     "sequential": keras.Sequential([keras.layers.BatchNormalization(), keras.layers.ReLU()]),
@@ -531,6 +536,61 @@ def test_blocks_under_the_transformations_of_jax(transform, activation):
         blocks = jax.checkpoint(blocks)
     for one, other in zip(jax.jit(blocks)(*inputs), jax.jit(padded)(*inputs), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(BACKEND != "jax", reason="JAX spreads a batch over devices")
+def test_a_batch_spread_over_devices_gives_what_one_gives():
+    command = [sys.executable, Path(__file__).parent / "on_four_devices.py"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("skip_padding", [None, False, True])
+def test_the_loss_of_an_activation_counts_no_padding(skip_padding):
+    regularization = keras.layers.ActivityRegularization(l2=0.1)
+    layer = din_layers.AttentionPoolingLayer((6, 3), regularization, skip_padding=skip_padding)
+    query, keys, ids = batch_of(queries=2)
+    losses = []
+    for padding in (0, 5, 400):
+        more = [[0, 0], [0, padding]]
+        padded = np.pad(keys, [*more, [0, 0]], constant_values=9.0)
+        layer([query, padded], ids=np.pad(ids, more), training=True)
+        losses.append([float(loss) for loss in layer.losses])
+    # Sums of 16 pairs in another order.
+    np.testing.assert_allclose(losses, [losses[0]] * 3, rtol=1e-5)
+    valid = np.repeat(keys[ids != 0], 2, 0)
+    queries = np.concatenate([query[i] for i in np.nonzero(ids)[0]])
+    features = np.concatenate([queries, valid, queries - valid, queries * valid], 1)
+    expected, x = [], features.astype("float64")
+    for dense in layer.unit.dense_layers[:2]:
+        x = x @ np.asarray(dense.kernel, "float64") + np.asarray(dense.bias)
+        expected.append(0.1 * np.square(x).sum() / len(x))
+    np.testing.assert_allclose(sorted(losses[0]), sorted(expected), rtol=1e-5)
+
+
+@pytest.mark.parametrize("skip_padding", [None, False, True])
+@pytest.mark.parametrize("jit_compile", WITH_XLA)
+def test_no_candidates_have_no_scores(skip_padding, jit_compile):
+    layer = din_layers.AttentionPoolingLayer((4,), skip_padding=skip_padding)
+    query, keys, ids = batch_of(queries=0)
+
+    def call(query):
+        inputs = {"query": query, "keys": keys, "ids": ids}
+        return layer(inputs, return_attention_scores=True, training=True)
+
+    calls = [call]
+    if BACKEND == "tensorflow":
+        any_number = [tf.TensorSpec((4, None, DIM))]
+        calls.append(tf.function(call, input_signature=any_number))
+        calls.append(tf.function(call, jit_compile=jit_compile))
+    elif BACKEND == "jax":
+        import jax
+
+        calls.append(jax.jit(call))
+    for run in calls:
+        output, scores = run(ops.convert_to_tensor(query))
+        assert tuple(output.shape) == (4, 0, DIM)
+        assert tuple(scores.shape) == (4, 0, 5)
 
 
 @pytest.mark.parametrize("batch", [(2, 2), (2, None), (None, 2)])
