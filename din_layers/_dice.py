@@ -124,7 +124,7 @@ class Dice(NumericLayer):
         x = ops.cast(inputs, wide_dtype(self.compute_dtype))
         batch_statistics = training and self.trainable
         is_last = self.axis in (-1, len(x.shape) - 1)
-        fuses = is_last and not self.synchronized and _backend.can_normalize(x)
+        fuses = is_last and not self.synchronized and _backend.has_dice(x)
         if batch_statistics and fuses:
             result = _backend.map_valid(self._fused, x, mask)
         else:
@@ -147,12 +147,13 @@ class Dice(NumericLayer):
         return x * (alpha + ops.sigmoid(normalized) * (1 - alpha))
 
     def _fused(self, x: Tensor) -> Tensor:
-        """Return the result of `x`, all valid, by the backend's own normalization."""
+        """Return the result of `x`, all valid, as the backend computes it by hand."""
         if 0 in x.shape:  # which has no statistics
             return self._activated(x, x)
-        normalized, mean, variance = _backend.normalize(x, self.epsilon)
+        rows = ops.reshape(x, (-1, x.shape[-1]))
+        result, mean, variance = _backend.dice(rows, ops.cast(self.alpha, x.dtype), self.epsilon)
         self.move(mean, variance)
-        return self._activated(x, normalized)
+        return ops.reshape(result, x.shape)
 
     def compute_output_spec(
         self, inputs: Tensor, training: bool | None = None, mask: Tensor = None

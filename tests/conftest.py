@@ -35,6 +35,7 @@ def _fresh_keras_state(monkeypatch):
     """Seed Keras, and undo what a test does to the global dtype policy."""
     # The batches of the tests are small: several blocks of events all the same.
     monkeypatch.setattr("din_layers._backend._BLOCK", 5)
+    monkeypatch.setattr("din_layers._backend._SMALL", 20)  # some are small, some are not
     policy = keras.config.dtype_policy()
     keras.utils.set_random_seed(0)
     with recording(on=False):

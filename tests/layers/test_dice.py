@@ -5,12 +5,13 @@ import numpy as np
 import oracles
 import pytest
 import tensorflow as tf
-from backend import BACKEND, needs_tensorflow
+from backend import BACKEND, needs_tensorflow, recording
 from hypothesis import given
 from keras import ops
 from strategies import batches
 
 import din_layers
+from din_layers import _backend
 from din_layers.testing import garbage
 from din_layers.testing._fresh_process import run_fresh
 from din_layers.testing._gradients import differentiate
@@ -232,3 +233,35 @@ def test_a_mask_of_floats_is_an_error():
     """It may be meant to be added; taken for a mask it was inverted where it is."""
     with pytest.raises(TypeError, match="`mask` must be boolean"):
         din_layers.Dice()(np.ones((2, 3), "float32"), mask=ops.ones((2,)))
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="transforms of PyTorch")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_its_backward_pass_by_hand_is_the_recorded_one():
+    """First and second derivatives, and under the transforms, far from 0 too."""
+    import torch
+    from torch.func import hessian, jacrev, jvp, vmap
+
+    rng = np.random.default_rng(0)
+    x, more = (torch.as_tensor(3 * rng.normal(size=(12, 3)) + 100) for _ in range(2))
+    alpha = torch.as_tensor(rng.normal(size=3))
+
+    def ours(x):  # not the layer: its moving statistics cannot move under a transform
+        return _backend.dice(x, alpha, 1e-3)[0]
+
+    def theirs(x):
+        mean, variance = x.mean(0), x.var(0, correction=0)
+        gate = torch.sigmoid((x - mean) / (variance + 1e-3).sqrt())
+        return x * (alpha + gate * (1 - alpha))
+
+    with recording():
+        assert torch.autograd.gradcheck(ours, x.requires_grad_())
+        assert torch.autograd.gradgradcheck(ours, x)
+        for transformed in (
+            lambda f: jvp(f, (x,), (more,))[1],
+            lambda f: jacrev(lambda x: f(x).sum(1))(x),
+            lambda f: hessian(lambda x: f(x).square().sum())(x[:4]),
+        ):
+            torch.testing.assert_close(transformed(ours), transformed(theirs))
+    parts = x.detach().reshape(2, 6, 3)
+    torch.testing.assert_close(vmap(ours)(parts), torch.stack([theirs(part) for part in parts]))
