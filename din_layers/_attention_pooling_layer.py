@@ -138,6 +138,7 @@ class AttentionPoolingLayer(SequenceLayer):
         bias_regularizer: Any = None,
         kernel_constraint: Any = None,
         bias_constraint: Any = None,
+        *,
         mask_required: bool = False,
         use_query_mask: bool = True,
         **kwargs: Any,

@@ -147,6 +147,7 @@ class AUGRU(SequenceLayer):
         recurrent_constraint: Any = None,
         bias_constraint: Any = None,
         hist_mask_value: int | str = 0,
+        *,
         mask_required: bool = False,
         **kwargs: Any,
     ) -> None:

@@ -7,6 +7,7 @@ The form is the same everywhere: the argument in backticks, what is expected, th
 A wrong value or shape is a ValueError, a wrong type or dtype a TypeError.
 """
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -30,6 +31,11 @@ def message(name: str, expected: str, **received: Any) -> str:
     """
     shown = ", ".join(f"{_attribute(key)}={value!r}" for key, value in received.items())
     return f"`{name}` {expected}. Received: {shown}"
+
+
+def deprecate(name: str, expected: str, value: Any) -> None:
+    """Warn of what goes on working; Python shows the same warning once."""
+    warnings.warn(message(name, expected, **{name: value}), FutureWarning, stacklevel=2)
 
 
 def _attribute(key: str) -> str:

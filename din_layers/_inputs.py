@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from din_layers._backend import Tensor, check_kinds
-from din_layers._checks import Shape, check_tensors, message
+from din_layers._checks import Shape, check_tensors, deprecate, message
 from din_layers._history import History
 from din_layers._old_lists import name_companions
 from din_layers._sources import SOURCES, Id, read_history
@@ -76,7 +76,7 @@ class InputNames:
         return (*self.before, self.sequence, *SOURCES, *self.after, *self.optional)
 
     def read(
-        self, inputs: Any, mask: Any, keywords: Mapping[str, Any], ids_first: bool
+        self, inputs: Any, mask: Any, keywords: Mapping[str, Any], ids_first: bool, warn: bool
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return inputs and masks by name, from a tensor, a list or a dict, and keywords.
 
@@ -85,12 +85,13 @@ class InputNames:
             mask: The mask of the sequence, or one for each input, in the form of the inputs.
             keywords: What was given by keyword; None is nothing.
             ids_first: Whether ids are meant where an input of an old list could also be lengths.
+            warn: Whether to warn where a shape, not its place, tells what an input is.
         """
         if isinstance(inputs, dict):
             named = {name: x for name, x in inputs.items() if x is not None}
         else:
             several = isinstance(inputs, list | tuple)
-            named = self._from_list(inputs if several else [inputs], ids_first)
+            named = self._from_list(inputs if several else [inputs], ids_first, warn)
         listed = list(named)  # whose masks may come as a list
         for name, x in keywords.items():
             if x is not None and name in named:
@@ -106,12 +107,15 @@ class InputNames:
         named = OrderedDict((name, named[name]) for name in self.known if name in named)
         return named, _masks_by_name(mask, listed or list(self.required), named, self.sequence)
 
-    def _from_list(self, inputs: Sequence[Any], ids_first: bool) -> dict[str, Any]:
+    def _from_list(self, inputs: Sequence[Any], ids_first: bool, warn: bool) -> dict[str, Any]:
         check_tensors("inputs", inputs)
         place, end = len(self.before), len(inputs) - len(self.after)
         if place >= end:
             return dict(zip(self.required, inputs, strict=False))
         companions = name_companions(inputs[place + 1 : end], inputs[place], ids_first)
+        if warn and companions not in ([], ["ids" if ids_first else "lengths"]):
+            expected = f"must say by keyword what is given beside them: `{companions[-1]}=`"
+            deprecate("inputs", expected, [*self.before, self.sequence, *companions, *self.after])
         names = (*self.before, self.sequence, *companions, *self.after)
         return dict(zip(names, inputs, strict=True))
 

@@ -16,6 +16,7 @@ from din_layers._checks import (
     check_id,
     check_numeric,
     check_ragged,
+    deprecate,
     message,
 )
 from din_layers._history import is_nested
@@ -75,8 +76,11 @@ class SequenceLayer(keras.Layer):
         self, hist_mask_value: int | str = 0, mask_required: bool = False, **kwargs: Any
     ) -> None:
         # Keras's attribute of that name is True: the layers read masks in any case.
-        mask_required = kwargs.pop("supports_masking", mask_required)
+        if "supports_masking" in kwargs:
+            mask_required = kwargs.pop("supports_masking")
+            deprecate("supports_masking", "is called `mask_required` now", mask_required)
         super().__init__(**kwargs)
+        self._out_of_config = False
         self.hist_mask_value = check_id("hist_mask_value", hist_mask_value)
         self.mask_required = check_bool("mask_required", mask_required)
         self.supports_masking = True
@@ -98,12 +102,21 @@ class SequenceLayer(keras.Layer):
             kwargs["mask"] = masks.get(self.input_names.sequence) if alone else masks
         return super().__call__(named[self.input_names.sequence] if alone else named, **kwargs)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        if "supports_masking" in config:  # in a file of a version before 0.4
+            config = {"mask_required": config["supports_masking"], **config}
+            del config["supports_masking"]
+        layer = super().from_config(config)
+        layer._out_of_config = True
+        return layer
+
     def _named(
         self, inputs: Any, mask: Any, keywords: dict[str, Any]
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         # Who says what the id of an invalid position is gives ids.
         ids_first = self.ids_first or self.hist_mask_value != 0
-        return self.input_names.read(inputs, mask, keywords, ids_first)
+        return self.input_names.read(inputs, mask, keywords, ids_first, not self._out_of_config)
 
     def _open(self, inputs: Any, mask: Any, **more: Any) -> Inputs:
         """Return the inputs by name; not read again where `__call__` made the dict."""

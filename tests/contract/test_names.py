@@ -1,5 +1,7 @@
 """Inputs by name: keywords, dicts, the lists of earlier versions; eager, in models, in files."""
 
+import warnings
+
 import keras
 import numpy as np
 import pytest
@@ -186,3 +188,32 @@ def test_a_list_in_a_graph_that_knows_no_shapes_is_read_by_position():
     )
     with pytest.raises(tf.errors.InvalidArgumentError, match="`ids` must have the batch and time"):
         attended(QUERY, SEQUENCE, LENGTHS[:, None])
+
+
+@every_layer
+def test_what_is_guessed_from_shapes_warns_and_says_what_to_write(name, tmp_path):
+    """By place the third input of the attention is ids, elsewhere the companion is lengths."""
+    layer, inputs = made(name)
+    listed = inputs if isinstance(inputs, list) else [inputs]
+    place = companions_of(name)
+    by_place, guessed = (LENGTHS, IDS) if name != "attention" else (IDS, LENGTHS)
+    write = "lengths" if name == "attention" else "ids"
+    with pytest.warns(FutureWarning, match=f"must say by keyword .* `{write}=`. Received: inputs="):
+        layer([*listed[:place], guessed, *listed[place:]])
+    again = type(layer).from_config(layer.get_config())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        layer([*listed[:place], by_place, *listed[place:]])
+        again([*listed[:place], guessed, *listed[place:]])  # as a file has it
+
+
+@every_layer
+def test_the_old_name_of_mask_required_warns_but_not_out_of_a_config(name):
+    layer, _ = made(name)
+    config = {**layer.get_config(), "supports_masking": True}
+    del config["mask_required"]
+    with pytest.warns(FutureWarning, match="`supports_masking` is called `mask_required` now"):
+        assert type(layer)(**{k: v for k, v in config.items() if k != "dtype"}).mask_required
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert type(layer).from_config(config).mask_required
