@@ -21,7 +21,7 @@ from report import Table, section_text
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1] / "examples"))
-from studies.data import LIKED, NOT_RATED, Ints, MovieLens, UserError, load
+from studies.data import LIKED, NOT_RATED, Ints, MovieLens, load
 from studies.million import inputs_of, split_by_time
 from studies.scores import NAMES, mean_and_spread, measure
 
@@ -98,7 +98,7 @@ def main() -> None:
     options = parser.parse_args()
     try:
         data = load(options.data, options.limit)
-    except UserError as error:
+    except ValueError as error:
         parser.error(str(error))
     training = split_by_time(data)["training"]
     pythons = {OURS: Path(sys.executable)} | {p: peer_python(p, options.peers) for p in PEERS}

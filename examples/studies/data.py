@@ -29,10 +29,6 @@ FILMS = {"movieId": int, "title": str, "genres": str}
 USERS = {"userId": int, "gender": str, "age": int, "occupation": int, "zip": str}
 
 
-class UserError(ValueError):
-    """The data have too little in them."""
-
-
 class MovieLens(NamedTuple):
     """Numbered ratings, sorted by user, then time, then film.
 
@@ -150,7 +146,7 @@ def split(data: MovieLens) -> tuple[Questions, Questions]:
     """Questions to train with, and about the last fifth of each user's ratings; says how many."""
     test_events = held_out(data)
     if not test_events.any():
-        raise UserError("no user has five ratings, so none can be held out")
+        raise ValueError("no user has five ratings, so none can be held out")
     train, test = (questions(data, np.flatnonzero(part)) for part in (~test_events, test_events))
     rest = f"the last fifth of each user's ({len(test.movie):,}) held out"
     print(f"{data}: {len(train.movie):,} to train with, {rest}", flush=True)

@@ -23,7 +23,7 @@ from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, SequencePoolingLayer
 from studies.bst import encode
-from studies.data import LIKED, Floats, Ints, MovieLens, UserError, questions
+from studies.data import LIKED, Floats, Ints, MovieLens, questions
 from studies.dien import evolve
 from studies.din import draw_attention, genre_shares, probability, rated_films
 from studies.report import score_columns, table
@@ -50,7 +50,7 @@ def split_by_time(data: MovieLens) -> Parts:
     """The latest tenth of all rows is for the test, the tenth before for validation."""
     rows = np.flatnonzero(np.arange(len(data.user)) - data.first >= FEWEST)
     if len(rows) < 10:
-        raise UserError(f"{len(rows)} ratings have {FEWEST} earlier ones: too few to split")
+        raise ValueError(f"{len(rows)} ratings have {FEWEST} earlier ones: too few to split")
     rows = rows[np.argsort(data.time[rows], kind="stable")]
     parts = np.split(rows, [len(rows) * 8 // 10, len(rows) * 9 // 10])
     return dict(zip(("training", "validation", "test"), parts, strict=True))
