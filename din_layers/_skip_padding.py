@@ -60,9 +60,10 @@ def attend_to_events(
         return attend(_TakenOut(padded))
     eager = _backend.is_eager()
     # Replicas have different numbers of events, which would weigh the same in joint statistics.
-    if _few(valid) or _backend.replica() is not None or not (training or eager):
+    if _backend.replica() is not None or not (training or eager):
         return attend(padded)
-    if eager and float(ops.mean(ops.cast(valid, "float32"))) >= _FULL:
+    # In a graph it pays for few positions too; how many are events is not known there.
+    if eager and (_few(valid) or float(ops.mean(ops.cast(valid, "float32"))) >= _FULL):
         return attend(padded)
     return attend(_TakenOut(padded))
 
