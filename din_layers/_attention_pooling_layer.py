@@ -39,7 +39,7 @@ class AttentionPoolingLayer(SequenceLayer):
         att_activation: The activation of the hidden layers: what `keras.layers.Dense` takes, a
             Keras layer (each hidden layer gets its own copy), `"prelu"` or `"dice"`. Invalid
             positions enter neither the statistics of `Dice` or `BatchNormalization` nor the loss
-            of an `activity_regularizer`.
+            of an `activity_regularizer`, which is the mean over pairs of query and event.
         weight_normalization: `"softmax"` or `True`: the weights are the softmax of the scores over
             the valid events. `None` or `False`: they are the scores, as in the paper.
         mode: `"sum"`, the weighted sum of the events, or `"sequence"`, the weighted events (for

@@ -176,13 +176,14 @@ def _activate(
         options["mask"] = (
             ops.broadcast_to(ops.expand_dims(counted, -1), ops.shape(x)) if wide else counted
         )
-    if activation.activity_regularizer is None or counted is None:
+    if activation.activity_regularizer is None:
         return activation(x, **options)
-    # Keras would add the loss of all pairs.
+    # Keras would add the loss of all pairs, and older versions of it the sum, not the mean.
     known = inspect.signature(activation.call).parameters
     result = activation.call(x, **{name: value for name, value in options.items() if name in known})
-    events = ops.maximum(ops.sum(ops.cast(counted, x.dtype)), 1)
-    activation.add_loss(activation.activity_regularizer(select(counted, result)) / events)
+    pairs = ops.shape(x)[0] if counted is None else ops.sum(ops.cast(counted, "int32"))
+    loss = activation.activity_regularizer(select(counted, result))
+    activation.add_loss(loss / ops.cast(ops.maximum(pairs, 1), loss.dtype))
     return result
 
 
