@@ -46,9 +46,9 @@ class MiniBatchAwareL2(NumericLayer):
             is one. For a list of one tensor, the ids alone will do, and the other way round.
 
     Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
-    penalty with it. The penalty is part of the loss in `evaluate`, too. Under
-    `keras.distribution`, on JAX, and while processes of PyTorch train together, it is that of the
-    whole batch; replicas of `tf.distribute`, which see a part of it each, are refused.
+    penalty with it. The penalty is part of the loss in `evaluate`, too. It is that of the whole
+    batch under `keras.distribution`, on JAX, and where processes of `torch.distributed` train on
+    parts of it and average their gradients; replicas of `tf.distribute` are refused.
 
     Output shape:
         `vectors`, masks included, a list if they are one. The penalty is NaN if an id has no
