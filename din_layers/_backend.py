@@ -116,10 +116,10 @@ def processes() -> int:
     """Return how many processes of PyTorch train together, each on a part of the batch."""
     if backend() != "torch":
         return 1
-    import torch.distributed as group
+    import torch.distributed as dist
 
-    started = group.is_available() and group.is_initialized()
-    return int(group.get_world_size()) if started else 1
+    started = dist.is_available() and dist.is_initialized()
+    return int(dist.get_world_size()) if started else 1
 
 
 def _mean_of_processes(x: Tensor, axes: list[int]) -> Tensor:
@@ -135,10 +135,12 @@ def _mean_of_processes(x: Tensor, axes: list[int]) -> Tensor:
 
 def _sum_of_processes(x: Tensor) -> Tensor:
     """Add up the `x` of all processes; of its gradients, too, the sum is taken."""
-    import torch.distributed as group
+    import torch.distributed as dist
+
+    # What PyTorch itself names instead of the deprecated `torch.distributed.nn`.
     from torch.distributed import _functional_collectives as collectives
 
-    return collectives.wait_tensor(collectives.all_reduce(x, "sum", group.group.WORLD))
+    return collectives.wait_tensor(collectives.all_reduce(x, "sum", dist.group.WORLD))
 
 
 def gather_processes(x: Tensor) -> Tensor:
