@@ -4,6 +4,7 @@ Ragged tensors and strings need TensorFlow. Every backend is imported where it i
 works without the others.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from typing import Any
@@ -106,20 +107,56 @@ def mean_of_replicas(x: Tensor, axes: list[int], synchronized: bool) -> Tensor:
     """Average over some axes, which are kept; if `synchronized`, over all replicas together."""
     if synchronized and backend() == "tensorflow":
         return ops.moments(x, axes, keepdims=True, synchronized=True)[0]
-    if synchronized and backend() == "torch":
-        _check_one_process()
+    if synchronized and processes() > 1:
+        return _mean_of_processes(x, axes)
     # On JAX a batch is one array wherever its parts are: every mean is over all replicas.
     return ops.mean(x, axis=axes, keepdims=True)
 
 
-def _check_one_process() -> None:
-    """Refuse several processes of PyTorch, each of which would have statistics of its own."""
-    import torch.distributed as processes
+def processes() -> int:
+    """Return how many processes of PyTorch train together, each on a part of the batch."""
+    if backend() != "torch":
+        return 1
+    import torch.distributed as dist
 
-    several = processes.is_available() and processes.is_initialized()
-    if several and (count := processes.get_world_size()) > 1:
-        expected = "must be False: only TensorFlow and JAX synchronize replicas"
-        raise ValueError(message("synchronized", expected, synchronized=True, processes=count))
+    started = dist.is_available() and dist.is_initialized()
+    return int(dist.get_world_size()) if started else 1
+
+
+def _mean_of_processes(x: Tensor, axes: list[int]) -> Tensor:
+    """Average over the parts that the processes have, of any sizes; a part may be empty."""
+    import torch
+
+    total = x.sum(axes, keepdim=True)
+    size = math.prod(x.shape[axis] for axis in axes)
+    # One message for both. Every process sends it, also for a part that is empty.
+    sums = _sum_of_processes(torch.nn.functional.pad(total.reshape(-1), (0, 1), value=size))
+    return (sums[:-1] / sums[-1]).reshape(total.shape)
+
+
+def _sum_of_processes(x: Tensor) -> Tensor:
+    """Add up the `x` of all processes; of its gradients, too, the sum is taken."""
+    import torch.distributed as dist
+
+    # What PyTorch itself names instead of the deprecated `torch.distributed.nn`.
+    from torch.distributed import _functional_collectives as collectives
+
+    return collectives.wait_tensor(collectives.all_reduce(x, "sum", dist.group.WORLD))
+
+
+def gather_processes(x: Tensor) -> Tensor:
+    """Return the values (n,) of all processes of PyTorch, in the same order on each."""
+    if (count := processes()) == 1:
+        return x
+    import torch
+
+    own = torch.distributed.get_rank()
+    sizes = torch.zeros(count, dtype=torch.int64, device=x.device)
+    sizes[own] = len(x)
+    all_sizes = _sum_of_processes(sizes).tolist()
+    # The parts beside each other, as a sum that has gradients: each fills its place in zeros.
+    room = sum(all_sizes[:own]), sum(all_sizes[own + 1 :])
+    return _sum_of_processes(torch.nn.functional.pad(x, room))
 
 
 def has_dice(x: Tensor) -> bool:

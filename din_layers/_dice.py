@@ -39,8 +39,8 @@ class Dice(NumericLayer):
         alpha_regularizer: Regularizer of `alpha`.
         alpha_constraint: Constraint of `alpha`.
         synchronized: If `True`, the batch statistics are those of all replicas together under
-            `tf.distribute`. Under `keras.distribution`, on JAX, they always are. On
-            PyTorch, training in several processes is then a ValueError.
+            `tf.distribute`, and of all processes of `torch.distributed`, each of which then must
+            train in every step. Under `keras.distribution`, on JAX, they always are.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Give a `Dense` before it no activation, `Dense(80)` and then `Dice()`: in

@@ -58,7 +58,8 @@ class GAUC(keras.metrics.Metric):
         A scalar. NaN if no user has both labels, a prediction is NaN, a label is not 0 or 1, a
         weight is negative, NaN or infinite, or more samples came than `capacity`. Under
         `tf.distribute` it is that of the samples of all replicas, each of which keeps them all;
-        there targets that became floats give NaN.
+        there targets that became floats give NaN. A process of `torch.distributed` asks no other:
+        give one all samples, or gather targets and predictions with `all_gather_object` first.
 
     Raises:
         ValueError: A `capacity` below 1, or a wrong shape.

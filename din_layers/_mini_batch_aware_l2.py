@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from keras import ops
 
-from din_layers._backend import Tensor, is_ragged, replica
+from din_layers._backend import Tensor, gather_processes, is_ragged, replica
 from din_layers._checks import check_integer, check_number, message
 from din_layers._numeric_layer import NumericLayer
 from din_layers._tensors import select, wide_dtype
@@ -46,9 +46,9 @@ class MiniBatchAwareL2(NumericLayer):
             is one. For a list of one tensor, the ids alone will do, and the other way round.
 
     Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
-    penalty with it. The penalty is part of the loss in `evaluate`, too. Under
-    `keras.distribution`, on JAX, it is that of the whole batch; replicas of `tf.distribute`, which
-    see a part of it each, are refused.
+    penalty with it. The penalty is part of the loss in `evaluate`, too. It is that of the whole
+    batch under `keras.distribution`, on JAX, and where processes of `torch.distributed` train on
+    parts of it and average their gradients; replicas of `tf.distribute` are refused.
 
     Output shape:
         `vectors`, masks included, a list if they are one. The penalty is NaN if an id has no
@@ -100,7 +100,7 @@ class MiniBatchAwareL2(NumericLayer):
     def build(self, *_: Any) -> None:
         """Nothing to build, whatever the structure of the inputs."""
 
-    def call(self, vectors: Any, ids: Any) -> Any:
+    def call(self, vectors: Any, ids: Any, training: bool | None = None) -> Any:
         self._check(vectors, ids)
         if (several := replica()) is not None:
             # The penalty is that of the whole batch; each replica sees a part.
@@ -111,7 +111,10 @@ class MiniBatchAwareL2(NumericLayer):
             self._squares(_values(x), x_ids)
             for x, x_ids in zip(keras.tree.flatten(vectors), flat_ids, strict=True)
         ]
-        self.add_loss(self._penalty(ops.concatenate(flat_ids), ops.concatenate(squares)))
+        parts = [ops.concatenate(flat_ids), ops.concatenate(squares)]
+        if training:  # else one process may evaluate alone: none waits for the others
+            parts = [gather_processes(x) for x in parts]
+        self.add_loss(self._penalty(*parts))
         return vectors
 
     def _squares(self, vectors: Tensor, ids: Tensor) -> Tensor:
@@ -134,7 +137,7 @@ class MiniBatchAwareL2(NumericLayer):
         penalties = ops.where(known, rates * squares, ops.cast(float("nan"), squares.dtype))
         return ops.sum(select(first, penalties))
 
-    def compute_output_spec(self, vectors: Any, ids: Any) -> Any:
+    def compute_output_spec(self, vectors: Any, ids: Any, training: bool | None = None) -> Any:
         self._check(vectors, ids)
         return keras.tree.map_structure(
             lambda x: keras.KerasTensor(x.shape, x.dtype, ragged=is_ragged(x)), vectors

@@ -32,11 +32,23 @@ KNOWN_WARNINGS = (
 @needs_tensorflow  # each chooses the backend itself where it shows another one
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda path: path.stem)
 def test_the_lesson_runs(lesson, tmp_path):
+    run(lesson, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_two_devices_may_be_compared_with_one_of_another_backend(backend, tmp_path):
+    pytest.importorskip(backend)
+    run(ROOT / "examples" / "two_devices.py", tmp_path, KERAS_BACKEND=backend)
+
+
+def run(lesson, folder, **environment):
     process = subprocess.run(
         [sys.executable, Path(__file__).with_name("run_lesson.py"), lesson],
-        cwd=tmp_path,
+        cwd=folder,
         env={
             **os.environ,
+            **environment,
             "PYTHONPATH": os.pathsep.join(
                 [str(ROOT), str(ROOT / "tests"), os.environ.get("PYTHONPATH", "")]
             ),

@@ -535,7 +535,7 @@ with np.load(sys.argv[1]) as data:
 """
 
 
-@pytest.mark.skipif(BACKEND == "torch", reason="Keras trains PyTorch on one device")
+@pytest.mark.skipif(BACKEND == "torch", reason="processes of PyTorch know themselves alone")
 def test_two_devices_have_the_gauc_of_all_samples(tmp_path):
     # The last batch has one sample on TensorFlow, and one device then has none. JAX needs two.
     size = 31 if BACKEND == "tensorflow" else 30

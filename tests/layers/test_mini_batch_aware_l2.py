@@ -255,7 +255,7 @@ run()
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "jax", reason="PyTorch trains on one device, TensorFlow: see below")
+@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow: see below. PyTorch: processes")
 def test_two_devices_have_the_penalty_of_the_whole_batch(tmp_path):
     # Both halves have row 1, only one has row 5.
     ids = np.array([[1, 1, 2], [2, 0, 0], [1, 3, 0], [1, 4, 4], [5, 5, 0], [0, 0, 0]])

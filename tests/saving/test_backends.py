@@ -102,17 +102,3 @@ def test_ragged_tensors_and_strings_are_refused_with_a_reason(layer):
     for wrong in inputs:
         with pytest.raises(ValueError, match="strings need the TensorFlow backend"):
             layer(wrong)
-
-
-@pytest.mark.skipif(BACKEND != "torch", reason="TensorFlow and JAX synchronize")
-def test_processes_that_nothing_synchronizes_are_refused(monkeypatch):
-    import torch.distributed
-
-    layer = din_layers.Dice(synchronized=True)
-    inputs = np.ones((2, 3), "float32")
-    layer(inputs, training=True)  # alone there is nothing to synchronize
-    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
-    with pytest.raises(ValueError, match=r"`synchronized` must be False.* processes=2"):
-        layer(inputs, training=True)
-    layer(inputs)
