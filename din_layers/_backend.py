@@ -136,12 +136,25 @@ def _mean_of_processes(x: Tensor, axes: list[int]) -> Tensor:
 
 def _sum_of_processes(x: Tensor) -> Tensor:
     """Add up the `x` of all processes; of its gradients, too, the sum is taken."""
-    import torch.distributed as dist
+    return _torch_sum()(x)
 
-    # What PyTorch itself names instead of the deprecated `torch.distributed.nn`.
-    from torch.distributed import _functional_collectives as collectives
 
-    return collectives.wait_tensor(collectives.all_reduce(x, "sum", dist.group.WORLD))
+@cache
+def _torch_sum() -> Way:
+    import torch
+
+    class Sum(torch.autograd.Function):  # torch's own is deprecated, its heir private
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            x = x.clone()
+            torch.distributed.all_reduce(x)
+            return x
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:
+            return Sum.apply(gradient)
+
+    return Sum.apply  # type: ignore[no-any-return]
 
 
 def gather_processes(x: Tensor) -> Tensor:
