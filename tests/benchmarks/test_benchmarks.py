@@ -11,8 +11,8 @@ import numpy as np
 import peers
 import pytest
 import run
-from backend import needs_tensorflow, recording
 from backends import NAIVE, NAME, WAYS, skip_padding
+from helpers.backend import needs_tensorflow, recording
 from studies.data import load
 from studies.million import split_by_time
 from tqdm import tqdm

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
+from helpers.backend import needs_tensorflow
+from helpers.layers import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
+from helpers.strategies import DIM
 from keras import ops
-from named import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
-from strategies import DIM
 
 import din_layers
 
@@ -15,14 +15,6 @@ import din_layers
 def companions_of(name):
     """Where the lists of earlier versions had what tells valid positions."""
     return 2 if name == "attention" else 1
-
-
-def test_a_mask_lost_on_the_way_is_noticed_where_one_is_required():
-    embedded = keras.layers.Embedding(3, 2, mask_zero=True)(keras.Input((None,), dtype="int32"))
-    pool = din_layers.SequencePoolingLayer(mask_required=True)
-    with pytest.raises(ValueError, match="`mask` must be given"):
-        pool(embedded + 1)
-    pool(keras.layers.Add()([embedded, embedded]))
 
 
 @every_layer

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from backend import needs_tensorflow
+from helpers.backend import needs_tensorflow
 
 ROOT = Path(__file__).parents[2]
 LESSONS = sorted((ROOT / "examples").glob("*.py"))
