@@ -12,11 +12,6 @@ from keras import ops
 import din_layers
 
 
-def companions_of(name):
-    """Where the lists of earlier versions had what tells valid positions."""
-    return 2 if name == "attention" else 1
-
-
 @every_layer
 @pytest.mark.parametrize("given", ["lengths", "ids", "both"])
 def test_a_functional_model_of_names_is_saved_cloned_and_hands_its_mask_on(name, given, tmp_path):
@@ -64,7 +59,7 @@ def test_the_inputs_of_a_layer_can_be_given_back_as_a_list(name):
     ids = keras.Input((4,), dtype="int32")
     expected = layer(inputs, ids=ids)
     listed = list(inputs) if isinstance(inputs, list) else [inputs]
-    listed.insert(companions_of(name), ids)
+    listed.insert(2 if name == "attention" else 1, ids)
     assert [x is y for x, y in zip(layer.input, listed, strict=True)] == [True] * len(listed)
     assert layer(layer.input).shape == expected.shape
 
@@ -111,11 +106,6 @@ def test_sessions_under_time_distributed_keep_their_mask():
     model = keras.Model(inputs, [pooled, activated])
     assert model.output_shape == [(None, 2, 1, DIM)] * 2
     np.testing.assert_allclose(model(sessions)[0][:, 0, 0], SEQUENCE.sum(1), rtol=1e-5, atol=1e-6)
-
-
-def test_a_list_of_one_mask_is_a_mask():
-    layer, inputs = made("pooling")
-    np.testing.assert_array_equal(layer(inputs, mask=[IDS != 0]), layer(inputs, ids=IDS))
 
 
 def test_nothing_given_by_name_is_nothing():

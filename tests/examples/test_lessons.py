@@ -50,8 +50,7 @@ def test_the_lesson_runs(lesson, tmp_path):
     assert process.stdout.strip()
 
 
-def test_the_lessons_are_short_and_all_are_in_the_table():
-    assert max(len(path.read_text(encoding="utf-8").splitlines()) for path in LESSONS) <= 120
+def test_all_lessons_are_in_the_table():
     table = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     listed = re.findall(r"^\| \[`(\S+)`\]\((\S+)\) \|", table, re.MULTILINE)
     assert sorted(listed) == [(path.name, path.name) for path in LESSONS]

@@ -111,7 +111,7 @@ def test_a_runtime_of_its_own_gives_the_same_numbers(runtime, size):
 
 
 def test_padding_is_inert_in_a_runtime_of_its_own(runtime):
-    """The converter to ONNX writes `where` as a product with 0 and 1: there padding must be finite."""
+    """But NaN in ONNX, for which the converter writes `where` as a product with 0 and 1."""
     to, model, run = runtime
     paddings = (1e30, np.nan) if to == "litert" else (1e30,)
     for padding in paddings:

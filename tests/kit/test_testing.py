@@ -175,11 +175,6 @@ def test_an_invariant_rejects_a_broken_layer(broken, invariant):
     assert caught.value.invariant == invariant
 
 
-def test_an_inverted_mask_is_named():
-    with pytest.raises(MaskingError, match="padding_is_inert: the output depends on padding alone"):
-        check_masking(inverted)
-
-
 @pytest.mark.parametrize("padding", ["right", "left"])
 @pytest.mark.parametrize("window", [slice(None, 40), slice(-40, None)])
 def test_a_window_is_found_where_events_may_stand_outside(padding, window):

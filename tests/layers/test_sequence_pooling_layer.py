@@ -13,9 +13,8 @@ import din_layers
 SEQUENCE = np.arange(24, dtype="float32").reshape(2, 4, 3)
 
 
-@pytest.mark.parametrize("mode", POOLING_MODES)
-def test_without_any_source_every_position_counts(mode):
-    layer = din_layers.SequencePoolingLayer(mode)
+def test_without_any_source_every_position_counts():
+    layer = din_layers.SequencePoolingLayer("max")
     lengths = np.array([4, 4])
     np.testing.assert_array_equal(layer(SEQUENCE), layer([SEQUENCE, lengths]))
 

@@ -17,11 +17,7 @@ from din_layers.testing import check_round_trip
 LAYERS = [name for name in ONE_OF_EACH if name != "valid_positions"]
 EVERY_LAYER = {
     **{name: lambda case=case: case.layer(**case.config) for name, case in CASES.items()},
-    **{
-        name: lambda name=name: made(name)[0]
-        for name in ONE_OF_EACH
-        if ONE_OF_EACH[name][0] in CLASSES
-    },
+    **{name: lambda name=name: made(name)[0] for name in LAYERS},
     "dice_with_everything": lambda: din_layers.Dice(1, momentum=0.5, alpha_initializer="ones"),
     "l2_of_arrays": lambda: din_layers.MiniBatchAwareL2(np.array([0, 7]), np.float32(0.5), None),
     "augru_with_everything": lambda: din_layers.AUGRU(
