@@ -65,12 +65,22 @@ def test_a_row_is_the_float64_result_on_its_valid_events(name, source, data):
     assert_rows_equal(source.rows(case, output, batch), case.expected(layer, batch))
 
 
+def invariants_under(name, source):
+    """Return what is not the same as under a mask, or follows from it.
+
+    Outputs are those of the valid events under every source, by the test above, and gradients those
+    under a mask, by the test below. What stands at padding is told by neither. Ragged events are
+    stored in another way.
+    """
+    return CASES[name].invariants if source in ("mask", "ragged") else ["padding_is_inert"]
+
+
 @pytest.mark.parametrize(
     ("name", "source", "invariant"),
     pairs(
         (name, source, invariant)
         for name, source in itertools.product(CASES, SOURCES)
-        for invariant in CASES[name].invariants
+        for invariant in invariants_under(name, source)
     ),
 )
 def test_the_invariants_of_masking(name, source, invariant):
