@@ -115,7 +115,7 @@ NORMALIZATION = "be one of True, False, 'softmax'"
         ("l2", "l2", -0.1, ValueError, "lie between 0.0 and"),
         ("l2", "l2", np.nan, ValueError, "lie between 0.0 and"),
         ("l2", "l2", "l2", TypeError, "be a number"),
-        ("l2", "mask_value", 1, ValueError, "be one of the ids"),
+        ("l2", "mask_value", 2, ValueError, "be one of the ids"),
         ("l2", "mask_value", -1, ValueError, "be at least 0"),
         ("l2", "mask_value", "", TypeError, "be an integer"),
     ],

@@ -31,21 +31,12 @@ def hostile(target):
     return [function, lambda_layer, system, opened]
 
 
-# Arguments that are read in different ways: by the layer itself, by Keras, as a number.
+# The activation is what a layer reads by itself; all else Keras reads.
 @pytest.mark.parametrize("place", range(4))
-@pytest.mark.parametrize(
-    ("name", "key"),
-    [
-        ("attention", "att_activation"),
-        ("attention", "kernel_initializer"),
-        ("attention", "hist_mask_value"),
-        ("dice", "dtype"),
-    ],
-)
-def test_nothing_smuggled_in_is_executed(tmp_path, name, key, place):
+def test_nothing_smuggled_in_is_executed(tmp_path, place):
     target = tmp_path / "executed"
-    serialized = keras.saving.serialize_keras_object(made(name)[0])
-    serialized["config"][key] = hostile(target)[place]
+    serialized = keras.saving.serialize_keras_object(made("attention")[0])
+    serialized["config"]["att_activation"] = hostile(target)[place]
     with pytest.raises((TypeError, ValueError, AttributeError)):
         keras.saving.deserialize_keras_object(serialized)
     assert not target.exists()
