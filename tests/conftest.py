@@ -11,7 +11,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import pytest
-from backend import needs_tensorflow, recording
+from helpers.backend import needs_tensorflow, recording
 from hypothesis import HealthCheck, Phase, settings
 
 # An example may trace or compile a graph, which says nothing about the law: no deadlines.

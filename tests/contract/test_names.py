@@ -6,25 +6,12 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
+from helpers.backend import needs_tensorflow
+from helpers.layers import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
+from helpers.strategies import DIM
 from keras import ops
-from named import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
-from strategies import DIM
 
 import din_layers
-
-
-def companions_of(name):
-    """Where the lists of earlier versions had what tells valid positions."""
-    return 2 if name == "attention" else 1
-
-
-def test_a_mask_lost_on_the_way_is_noticed_where_one_is_required():
-    embedded = keras.layers.Embedding(3, 2, mask_zero=True)(keras.Input((None,), dtype="int32"))
-    pool = din_layers.SequencePoolingLayer(mask_required=True)
-    with pytest.raises(ValueError, match="`mask` must be given"):
-        pool(embedded + 1)
-    pool(keras.layers.Add()([embedded, embedded]))
 
 
 @every_layer
@@ -74,7 +61,7 @@ def test_the_inputs_of_a_layer_can_be_given_back_as_a_list(name):
     ids = keras.Input((4,), dtype="int32")
     expected = layer(inputs, ids=ids)
     listed = list(inputs) if isinstance(inputs, list) else [inputs]
-    listed.insert(companions_of(name), ids)
+    listed.insert(2 if name == "attention" else 1, ids)
     assert [x is y for x, y in zip(layer.input, listed, strict=True)] == [True] * len(listed)
     assert layer(layer.input).shape == expected.shape
 
@@ -121,11 +108,6 @@ def test_sessions_under_time_distributed_keep_their_mask():
     model = keras.Model(inputs, [pooled, activated])
     assert model.output_shape == [(None, 2, 1, DIM)] * 2
     np.testing.assert_allclose(model(sessions)[0][:, 0, 0], SEQUENCE.sum(1), rtol=1e-5, atol=1e-6)
-
-
-def test_a_list_of_one_mask_is_a_mask():
-    layer, inputs = made("pooling")
-    np.testing.assert_array_equal(layer(inputs, mask=[IDS != 0]), layer(inputs, ids=IDS))
 
 
 def test_nothing_given_by_name_is_nothing():
@@ -195,7 +177,7 @@ def test_what_is_guessed_from_shapes_warns_and_says_what_to_write(name, tmp_path
     """By place the third input of the attention is ids, elsewhere the companion is lengths."""
     layer, inputs = made(name)
     listed = inputs if isinstance(inputs, list) else [inputs]
-    place = companions_of(name)
+    place = 2 if name == "attention" else 1  # where the lists of earlier versions had it
     by_place, guessed = (LENGTHS, IDS) if name != "attention" else (IDS, LENGTHS)
     write = "lengths" if name == "attention" else "ids"
     with pytest.warns(FutureWarning, match=f"must say by keyword .* `{write}=`. Received: inputs="):

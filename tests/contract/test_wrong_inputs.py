@@ -9,10 +9,10 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
+from helpers.backend import needs_tensorflow
+from helpers.layers import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
+from helpers.strategies import DIM
 from keras import KerasTensor
-from named import IDS, LENGTHS, QUERY, SEQUENCE, WEIGHTS, every_layer, made
-from strategies import DIM
 
 BOTH, FLAT, SHORT = [QUERY, SEQUENCE], SEQUENCE[:, :, 0], WEIGHTS[:, :3]
 NESTED, TAGS = np.ones((3, 4, 2, DIM), "float32"), np.ones((3, 4, 2), "int32")

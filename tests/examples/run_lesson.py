@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import keras
-from padding import check_models
+from helpers.padding import check_models
 
 import din_layers
 from din_layers.testing import MaskingError

@@ -1,13 +1,10 @@
 """Numbers that others printed of their models, and the same models made of these layers."""
 
 import keras
-import numpy as np
-import pytest
-import tensorflow as tf
 from keras import layers
 from studies.bst import encode
 
-from din_layers import AttentionPoolingLayer, HashLayer
+from din_layers import AttentionPoolingLayer
 
 # The summary that a public BST in TensorFlow 2.1 prints of itself (`bst_model.py`, after
 # https://zhuanlan.zhihu.com/p/161311198): shape and parameters of each layer that has some, and of
@@ -73,78 +70,3 @@ def test_the_published_bst_has_its_parts_and_the_unit_that_was_not_counted():
     expected = {**BST, "din_attention_layer": ((1, 1024), 5_244_928 + NOT_COUNTED)}
     assert found == expected
     assert model.count_params() == 22_060_737 + NOT_COUNTED == 22_061_762
-
-
-# The batch of https://github.com/Muzhi1920/awesome-models, 05_DIN.ipynb: three users with two, two
-# and one events of two fields, each hashed to so many buckets. 0 is padding.
-BATCH = {
-    "seq_tag": [[1100, 1101], [1102, 1100], [1103, 0]],
-    "target_tag": [[1102], [1103], [1100]],
-    "seq_id": [[2200, 2201], [2202, 2200], [2203, 0]],
-    "target_id": [[2202], [2203], [2200]],
-}
-BUCKETS = {"tag": 24, "id": 10}
-
-
-def build_fields(form):
-    """The notebook's model: one attention for each field, batch normalization, 16, 8, sigmoid."""
-    inputs, users, steps = [], [], {}
-    for field, buckets in BUCKETS.items():
-        kind = {"dtype": "int64", "sparse": form == "sparse"}
-        history = keras.Input((None,), name=f"seq_{field}", ragged=form == "ragged", **kind)
-        target = keras.Input((1,), name=f"target_{field}", **kind)
-        inputs += [history, target]
-        vectors = []
-        for ids in (target, history):
-            hashed = HashLayer(buckets + 1, mask_zero=True)(ids)
-            if form == "sparse":
-                hashed = keras.ops.convert_to_tensor(hashed, sparse=False)
-            vectors.append(layers.Embedding(buckets + 1, 8, mask_zero=True)(hashed))
-        pooled = AttentionPoolingLayer((32, 16), "relu")(vectors)
-        users.append(layers.Concatenate()([pooled[:, 0], vectors[0][:, 0]]))
-        steps |= {f"target_{field}_embedding": vectors[0], f"seq_{field}_embedding": vectors[1]}
-    steps["din_output"] = users
-    x = layers.BatchNormalization()(layers.Concatenate()(users))
-    steps["bn_layer"] = x
-    x = steps["ffn"] = layers.Dense(8)(layers.Dense(16)(x))
-    output = layers.Dense(1, activation="sigmoid")(x)
-    return keras.Model(inputs, output), keras.Model(inputs, steps)
-
-
-def as_form(batch, form):
-    ids = {name: tf.constant(x, tf.int64) for name, x in batch.items()}
-    if form == "sparse":
-        return {name: tf.sparse.from_dense(x) for name, x in ids.items()}
-    if form == "ragged":
-        return {
-            name: tf.ragged.boolean_mask(x, x != 0) if name.startswith("seq") else x
-            for name, x in ids.items()
-        }
-    return ids
-
-
-def test_the_five_events_have_the_shapes_of_the_notebook():
-    model, steps = build_fields("padded")
-    batch = as_form(BATCH, "padded")
-    shapes = keras.tree.map_structure(lambda x: tuple(x.shape), steps(batch))
-    for field in BUCKETS:
-        assert shapes[f"seq_{field}_embedding"] == (3, 2, 8)
-        assert shapes[f"target_{field}_embedding"] == (3, 1, 8)
-    assert shapes["din_output"] == [(3, 16), (3, 16)]
-    assert shapes["bn_layer"] == (3, 32)
-    assert shapes["ffn"] == (3, 8)
-    assert model(batch).shape == (3, 1)
-
-
-@pytest.mark.parametrize("form", ["ragged", "sparse"])
-def test_every_form_of_a_field_gives_the_probabilities_of_the_padded_one(form):
-    rng = np.random.default_rng(0)
-    batch = {f"target_{field}": rng.integers(1, 60, (5, 1)) for field in BUCKETS}
-    for field, longest in (("tag", 4), ("id", 6)):  # of independent lengths, some empty
-        lengths = rng.integers(0, longest + 1, (5, 1))
-        batch[f"seq_{field}"] = rng.integers(1, 60, (5, longest)) * (np.arange(longest) < lengths)
-    (padded, _), (other, _) = build_fields("padded"), build_fields(form)
-    other.set_weights(padded.get_weights())
-    # Sums in float32, without the zeros of the padding and so in another order.
-    expected = padded(as_form(batch, "padded"))
-    np.testing.assert_allclose(other(as_form(batch, form)), expected, atol=1e-6)

@@ -5,9 +5,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from helpers.padding import check_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from padding import check_models
 from studies import dien, din, interests, million
 from studies.data import HISTORY, held_out, load, questions
 from studies.variants import VARIANTS

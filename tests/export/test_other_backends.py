@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
-from backend import BACKEND
-from cases import CASES, DIM
+from helpers.backend import BACKEND
+from helpers.layers import CASES, DIM
 from keras import ops
 
 import din_layers

@@ -27,7 +27,7 @@ def write(name, folder):
     """Write the files of one recipe; return their paths."""
     import numpy as np
     import tensorflow as tf
-    from wiring import randomize
+    from helpers.layers import randomize
 
     if existing := list(folder.glob(f"{name}.*")):
         raise SystemExit(f"write.py: {existing[0]} exists: golden files are written once")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from backend import BACKEND
+from helpers.backend import BACKEND
 from keras import ops
 
 from din_layers.testing import DEFAULT_INVARIANTS, MaskingError, check_ids, check_masking

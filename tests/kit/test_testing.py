@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from backend import BACKEND, needs_tensorflow
+from helpers.backend import BACKEND, needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
@@ -175,11 +175,6 @@ def test_an_invariant_rejects_a_broken_layer(broken, invariant):
     assert caught.value.invariant == invariant
 
 
-def test_an_inverted_mask_is_named():
-    with pytest.raises(MaskingError, match="padding_is_inert: the output depends on padding alone"):
-        check_masking(inverted)
-
-
 @pytest.mark.parametrize("padding", ["right", "left"])
 @pytest.mark.parametrize("window", [slice(None, 40), slice(-40, None)])
 def test_a_window_is_found_where_events_may_stand_outside(padding, window):
@@ -242,25 +237,6 @@ def test_the_report_shows_the_gradient_and_code_that_shows_it_again():
     assert np.isnan(spoilt).all()
 
 
-def test_gradients_are_taken_where_outputs_count():
-    sequence, mask = np.ones((1, 2, 1), "float32"), np.array([[True, False]])
-    for valid, expected in ((None, [2, 4]), (mask, [2, 0])):
-        (of_inputs,), of_weights = testing.gradients(
-            lambda inputs: inputs["x"] * 2.0, {"ids": mask, "x": sequence}, valid=valid
-        )
-        assert of_inputs.ravel().tolist() == expected
-        assert not of_weights
-
-
-def test_the_same_seed_finds_the_same_batch():
-    texts = set()
-    for _ in range(2):
-        with pytest.raises(MaskingError) as caught:
-            check_masking(mean_over_time, seed=3)
-        texts.add(str(caught.value))
-    assert len(texts) == 1
-
-
 @pytest.mark.parametrize("scale", [1e-6, 1e-3, 1.0, 1e6])
 def test_a_thousandth_too_much_is_found_however_small_the_outputs(scale):
     def right(sequence, mask):
@@ -312,19 +288,6 @@ def through_numpy(sequence, mask):
 
 def stopped(sequence, mask):
     return ops.stop_gradient(right_sum(sequence, mask))
-
-
-@pytest.mark.skipif(BACKEND != "jax", reason="which compiles every operation for each shape")
-def test_on_jax_few_shapes_are_drawn():
-    shapes = set()
-
-    def apply(sequence, mask):
-        shapes.add(tuple(sequence.shape))
-        return right_sum(sequence, mask)
-
-    check_masking(apply)
-    # The smallest and largest batch and time, one longer time, and one long history.
-    assert len(shapes) == 2 * 3 + 1
 
 
 def test_weights_after_the_padding_was_cleaned_are_right():

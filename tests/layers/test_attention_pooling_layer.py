@@ -6,17 +6,16 @@ from pathlib import Path
 
 import keras
 import numpy as np
-import oracles
 import pytest
 import tensorflow as tf
-from attention_cases import CASES, Attention, mlp
-from backend import BACKEND, needs_tensorflow, recording
-from cases import as_ragged, layer_of
+from helpers import oracles
+from helpers.backend import BACKEND, needs_tensorflow, recording
+from helpers.layers import CASES, Attention, cases_of, layer_of, mlp, randomize
+from helpers.sources import as_ragged
+from helpers.strategies import DIM, batches
 from hypothesis import given
 from hypothesis import strategies as st
 from keras import ops
-from strategies import DIM, batches
-from wiring import randomize
 
 import din_layers
 from din_layers.testing import garbage
@@ -25,7 +24,7 @@ from din_layers.testing._gradients import differentiate
 CLOSE = {"rtol": 2e-5, "atol": 2e-5}  # see test_contract.py
 
 
-@pytest.mark.parametrize("name", ["attend", "attend_raw", "attend_sequence"])
+@pytest.mark.parametrize("name", [name for name in cases_of(Attention) if "_skip" not in name])
 @given(data=st.data())
 def test_the_scores_are_the_weights_of_the_events(name, data):
     layer = layer_of(name)
@@ -37,16 +36,15 @@ def test_the_scores_are_the_weights_of_the_events(name, data):
     for row, (events, valid) in enumerate(zip(batch.sequence, batch.valid, strict=True)):
         np.testing.assert_array_equal(np.asarray(scores[row])[:, ~valid], 0)
         expected = oracles.attention_scores(
-            np.float64(batch.query[row]), np.float64(events[valid]), *mlp(layer), scale=False
+            np.float64(batch.query[row]), np.float64(events[valid]), *mlp(layer), scale=layer.scale
         )
-        if layer.weight_normalization:
-            expected = oracles.softmax(expected)
+        expected = oracles.normalize(layer.weight_normalization, expected)
         np.testing.assert_allclose(np.asarray(scores[row])[:, valid].T, expected, **CLOSE)
 
 
 @needs_tensorflow
 def test_scores_of_ragged_keys_are_dense():
-    layer = layer_of("attend")
+    layer = layer_of("attend_sum_softmax")
     keys = tf.RaggedTensor.from_row_lengths(ops.ones((3, DIM)), [1, 0, 2])
     _, scores = layer([ops.ones((3, 2, DIM)), keys], return_attention_scores=True)
     expected = [[[1, 0]] * 2, [[0, 0]] * 2, [[0.5, 0.5]] * 2]
@@ -56,7 +54,7 @@ def test_scores_of_ragged_keys_are_dense():
 @given(batch=batches(), garbage=garbage())
 def test_short_histories_give_what_long_ones_would(batch, garbage):
     """Both ways to compute the first layer: the one for long histories obeys the contract, too."""
-    layer = layer_of("attend")
+    layer = layer_of("attend_sum_softmax")
     spoilt = batch.garbage_where_invalid(garbage)
 
     mask = [None, ops.convert_to_tensor(batch.valid)]
@@ -75,7 +73,9 @@ def test_short_histories_give_what_long_ones_would(batch, garbage):
         assert np.isfinite(result).all()
         np.testing.assert_allclose(result, other, rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(by_row[2][~batch.valid], 0)
-    for row, expected in zip(by_row[0], CASES["attend"].expected(layer, batch), strict=True):
+    for row, expected in zip(
+        by_row[0], CASES["attend_sum_softmax"].expected(layer, batch), strict=True
+    ):
         np.testing.assert_allclose(row, expected, **CLOSE)
 
 
@@ -434,11 +434,6 @@ def test_frozen_is_frozen_after_loading_too(activation):
         assert not frozen.trainable_weights
         for old, new in zip(before, frozen.get_weights(), strict=True):
             np.testing.assert_array_equal(old, new)
-
-
-def test_fit_may_choose_xla_whatever_is_skipped():
-    for skip_padding in (None, False, True):
-        assert din_layers.AttentionPoolingLayer(skip_padding=skip_padding).supports_jit
 
 
 class Everything(keras.layers.BatchNormalization):

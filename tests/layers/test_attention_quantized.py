@@ -4,12 +4,12 @@ import copy
 
 import keras
 import numpy as np
-import oracles
 import pytest
-from attention_cases import Attention
-from backend import recording
+from helpers import oracles
+from helpers.backend import recording
+from helpers.layers import Attention
+from helpers.strategies import DIM
 from keras import ops
-from strategies import DIM
 
 # Keras warns of every layer without such a method, its own `InputLayer` among them.
 pytestmark = pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
@@ -49,7 +49,7 @@ def plain_result(layer, mode):
         features = np.concatenate([q, k, q - k, q * k], axis=-1).reshape(-1, 4 * DIM)
         if length:
             scores = mlp.predict(features, verbose=0).reshape(pairs[:2])
-            result[row] = oracles.attend(oracles.softmax(scores), KEYS[row, :length])
+            result[row] = oracles.attend("sum", oracles.softmax(scores), KEYS[row, :length])
     return result
 
 

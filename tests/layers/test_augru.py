@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
-from cases import as_ragged
+from helpers.backend import needs_tensorflow
+from helpers.layers import randomize
+from helpers.sources import as_ragged
+from helpers.strategies import DIM, batches, values
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from keras import ops
-from strategies import DIM, batches, values
-from wiring import randomize
 
 import din_layers
 
@@ -110,30 +110,6 @@ def test_the_state_comes_beside_the_output(ragged, batch):
         np.testing.assert_array_equal(sequence.values, expected.values)
     else:
         np.testing.assert_array_equal(sequence, expected)
-
-
-@pytest.mark.parametrize("ragged", [False, pytest.param(True, marks=needs_tensorflow)])
-def test_the_mask_goes_on_with_the_sequence(ragged):
-    """Every source of validity is in it; the last state has none."""
-    ids = keras.Input((None,), dtype="int32", ragged=ragged)
-    lengths = keras.Input((), dtype="int32")
-    sequence = keras.layers.Embedding(9, DIM, mask_zero=True)(ids)
-    scores = keras.ops.ones_like(ids, dtype="float32")
-    states, last = din_layers.AUGRU(2, return_sequences=True, return_state=True)(
-        [sequence, lengths, scores]
-    )
-    pool = din_layers.SequencePoolingLayer("sum", supports_masking=True)
-    model = keras.Model([ids, lengths], [pool(states), states, last])
-    given = [[1, 0, 3, 4], [5, 6]]
-    padded = ops.convert_to_tensor([given[0], [*given[1], 0, 0]])
-    given = tf.ragged.constant(given) if ragged else padded
-    pooled, states, last = model([given, ops.convert_to_tensor([3, 2])])
-    for row, positions in enumerate([[0, 2], [0, 1]]):
-        expected = sum(states[row][place] for place in positions)
-        np.testing.assert_allclose(pooled[row, 0], expected, rtol=1e-6)
-        np.testing.assert_array_equal(last[row], states[row][positions[-1]])
-    with pytest.raises(ValueError, match="`mask` must be given"):
-        pool(keras.ops.expand_dims(din_layers.AUGRU(2)([sequence, lengths, scores]), 1))
 
 
 def test_regularizers_and_constraints_hold():

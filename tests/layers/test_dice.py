@@ -2,13 +2,13 @@
 
 import keras
 import numpy as np
-import oracles
 import pytest
 import tensorflow as tf
-from backend import BACKEND, needs_tensorflow, recording
+from helpers import oracles
+from helpers.backend import BACKEND, needs_tensorflow, recording
+from helpers.strategies import batches
 from hypothesis import given
 from keras import ops
-from strategies import batches
 
 import din_layers
 from din_layers import _backend

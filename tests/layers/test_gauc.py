@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import BACKEND, needs_tensorflow, recording
+from helpers.backend import BACKEND, needs_tensorflow, recording
 from hypothesis import example, given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
+from helpers.backend import needs_tensorflow
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -83,7 +83,7 @@ def test_any_ragged_rank(kind, inner):
 
 
 @each_layer
-@pytest.mark.parametrize("shape", [(), (3,), (0,), (2, 3), (2, 0), (0, 3), (2, 1, 3), (2, 0, 3)])
+@pytest.mark.parametrize("shape", [(), (0,), (2, 3), (2, 0, 3)])
 def test_symbolic_equals_eager(kind, shape):
     layer, dtype, values = made(kind)
     data = tf.fill(shape, tf.constant(values[1], dtype))
@@ -174,16 +174,9 @@ def test_fit_works_and_leaves_xla_alone(kind):
     assert np.isfinite(loss).all()
 
 
-@needs_tensorflow
 @each_layer
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
-def test_tf_data_under_any_backend(kind, backend, monkeypatch):
-    # Pretending is enough for our side of it: Keras's own `__call__`, which knows only its own
-    # backend, must not be entered. `test_on_a_real_backend` runs where one is installed.
-    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+def test_tf_data_under_any_backend(kind):
     layer, dtype, values = made(kind)
-    if backend != "tensorflow":
-        monkeypatch.setattr(keras.layers.Layer, "__call__", None)
     rows = tf.ragged.constant([values[:1], [], values[:3]], dtype)
     data = tf.data.Dataset.from_tensor_slices(rows)
     one = data.map(lambda row: layer(tf.ensure_shape(row, [None])))
@@ -197,17 +190,6 @@ def test_tf_data_under_any_backend(kind, backend, monkeypatch):
 def test_a_dataset_keeps_its_layer_alive():
     data = tf.data.Dataset.from_tensors(["b", "x"]).map(VocabLayer(["a", "b"]))
     assert [ids.numpy().tolist() for ids in data] == [[3, 1]]
-
-
-@each_layer
-def test_a_model_on_another_backend_says_whose_it_is(kind, monkeypatch):
-    layer, dtype, values = made(kind)
-    symbolic = keras.KerasTensor((None, 2), dtype.name)
-    monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
-    message = f"{type(layer).__name__} inside a model needs the TensorFlow backend"
-    with pytest.raises(ValueError, match=message + r".*Received: backend='torch'"):
-        layer(symbolic)
-    assert tf.is_tensor(layer(np.array(values, dtype.as_numpy_dtype)))
 
 
 ON_ANOTHER_BACKEND = """

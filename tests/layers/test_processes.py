@@ -8,7 +8,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
-from backend import BACKEND, recording
+from helpers.backend import BACKEND, recording
 
 import din_layers
 from din_layers.testing._gradients import differentiate

@@ -1,6 +1,5 @@
 import json
 import re
-import zipfile
 from collections import Counter
 
 import keras
@@ -8,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -109,23 +107,6 @@ def test_any_ordered_iterable_of_integers(keys):
     assert layer([4, 3, 2, 0]).numpy().tolist() == [3, 2, 1, 0]
     config = json.loads(json.dumps(layer.get_config()))
     assert (config["keys"], config["mask_value"]) == ([3, 4], 0)
-
-
-@needs_tensorflow
-@pytest.mark.parametrize("keys", [NASTY, [f"key {i}\n" for i in range(100_000)]])
-def test_the_archive_holds_the_keys_and_nothing_outside_it_matters(keys, tmp_path):
-    path = tmp_path / "model.keras"
-    inputs = keras.Input((None,), dtype="string")
-    keras.Model(inputs, VocabLayer(keys, mask_value=",")(inputs)).save(path)
-    with zipfile.ZipFile(path) as archive:
-        assert sorted(archive.namelist()) == ["config.json", "metadata.json", "model.weights.h5"]
-        assert str(tmp_path) not in archive.read("config.json").decode()
-    model = keras.models.load_model(path)
-    path.unlink()
-    values = [*keys[:9], *keys[-9:], ",", "unknown"]
-    for reloaded in (model, keras.models.clone_model(model)):
-        ids = reloaded(tf.constant([values])).numpy()[0].tolist()
-        assert ids == [oracle(keys, ",", value) for value in values]
 
 
 @pytest.mark.parametrize(

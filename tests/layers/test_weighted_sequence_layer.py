@@ -4,16 +4,17 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import needs_tensorflow
+from helpers.backend import needs_tensorflow
+from helpers.layers import NORMALIZATIONS
+from helpers.strategies import batches
 from hypothesis import given
 from keras import ops
-from strategies import batches
 
 import din_layers
 from din_layers.testing._gradients import differentiate
 
 
-@pytest.mark.parametrize("normalization", ["softmax", "sum", "sqrtn", None])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
 def test_padding_beside_a_weight_of_nan_is_zero(normalization):
     inputs = np.ones((2, 3, 3), "float32"), np.float32([[np.nan, 1, 2], [3, 4, 5]])
     mask = ops.convert_to_tensor([[True, True, False]] * 2)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from padding import check_models
+from helpers.padding import check_models
 
 import din_layers
 from din_layers import testing
@@ -30,9 +30,8 @@ def test_the_code_of_a_page_runs(page, blocks, tmp_path, monkeypatch):
     assert check_models(names.values()) > 0
 
 
-def test_the_readme_has_two_screens_two_commands_and_every_public_class():
+def test_the_readme_has_two_commands_and_every_public_class():
     """CI takes the second command from there, by its end."""
-    assert len(README.splitlines()) <= 150
     assert '    pip install -e ".[examples]" && python examples/studies din\n' in README
     assert '    pip install -e ".[test]" && pytest\n' in README
     for name in din_layers.custom_objects:
@@ -82,14 +81,10 @@ def test_the_example_of_the_docstring(name):
 
 
 @pytest.mark.parametrize("name", din_layers.custom_objects)
-def test_the_docstring_has_every_argument_and_section(name):
+def test_the_docstring_has_every_argument(name):
     layer = din_layers.custom_objects[name]
-    text = inspect.getdoc(layer)
-    for section in ("Args:", "Call arguments:", "Output shape:", "Raises:", "Example:"):
-        assert section in text
-    for argument in inspect.signature(layer.__init__).parameters:
-        if argument not in ("self", "kwargs"):
-            assert f"    {argument}: " in text, argument
+    for argument in set(inspect.signature(layer.__init__).parameters) - {"self", "kwargs"}:
+        assert f"    {argument}: " in inspect.getdoc(layer), argument
 
 
 def test_versions_and_names_agree():

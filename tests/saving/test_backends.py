@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from backend import BACKEND
-from models import click_model, numeric_inputs
+from helpers.backend import BACKEND
+from helpers.models import click_model, numeric_inputs
 
 import din_layers
 from din_layers.testing._fresh_process import run_fresh

@@ -3,23 +3,11 @@
 import json
 
 import keras
+from helpers.layers import ONE_OF_EACH, made
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-import din_layers
-
-LAYERS = {
-    "attention": din_layers.AttentionPoolingLayer([4], att_activation="dice", dropout=0.5, seed=1),
-    "pooling": din_layers.SequencePoolingLayer(),
-    "weighting": din_layers.WeightedSequenceLayer(),
-    "vocab": din_layers.VocabLayer(["a", "b"], mask_value="a"),
-    "hash": din_layers.HashLayer(9, mask_value=""),
-    "dice": din_layers.Dice(),
-    "augru": din_layers.AUGRU(3),
-    "l2": din_layers.MiniBatchAwareL2([0, 3], 0.1),
-    "gauc": din_layers.GAUC(capacity=9),
-    "valid_positions": keras.saving.get_registered_object("din_layers>ValidPositions")(),
-}
+LAYERS = {name: made(name)[0] for name in ONE_OF_EACH}
 
 SCALARS = st.one_of(
     st.none(),

@@ -9,14 +9,13 @@ import numpy as np
 def pool(mode, events):
     """Pool events (n, dim) to (dim,); zeros for no event."""
     n = len(events)
-    if n == 0:
-        return np.zeros(events.shape[1])
-    return {
+    pooled = {
         "sum": lambda: events.sum(0),
         "mean": lambda: events.sum(0) / n,
         "max": lambda: events.max(0),
         "sqrtn": lambda: events.sum(0) / np.sqrt(n),
-    }[mode]()
+    }[mode]
+    return pooled() if n else np.zeros(events.shape[1])
 
 
 def softmax(scores):
@@ -27,14 +26,14 @@ def softmax(scores):
     return exp / exp.sum(0)
 
 
-def weigh(kind, events, weights):
-    """Weight events (n, dim) by weights (n,), as `weight_normalization` says."""
+def normalize(kind, weights):
+    """Normalise weights (n, ...) over the events, as `weight_normalization` says."""
+    if kind is None:
+        return weights
     if kind == "softmax":
-        weights = softmax(weights)
-    if kind in ("sum", "sqrtn"):
-        total = weights.sum() if kind == "sum" else np.sqrt((weights**2).sum())
-        weights = weights / total if total != 0 else np.zeros_like(weights)
-    return events * weights[:, None]
+        return softmax(weights)
+    total = {"sum": weights.sum(0), "sqrtn": np.sqrt((weights**2).sum(0))}[kind]
+    return weights / total if total != 0 else np.zeros_like(weights)
 
 
 def dice(x, mean, variance, alpha, epsilon):
@@ -61,9 +60,9 @@ def attention_scores(query, events, kernels, biases, activations, scale):
     return x[..., 0] / (np.sqrt(events.shape[1]) if scale else 1.0)
 
 
-def attend(weights, events):
-    """Sum events (n, dim) with weights (n, q): (q, dim)."""
-    return weights.T @ events
+def attend(mode, weights, events):
+    """Sum events (n, dim) with weights (n, q), (q, dim), or weight each, (n, dim)."""
+    return {"sum": lambda: weights.T @ events, "sequence": lambda: events * weights}[mode]()
 
 
 def augru(events, scores, update, reset, candidate):

@@ -1,36 +1,18 @@
-"""Every sequence layer in every mode, and every way to tell it which positions are valid."""
+"""Every way to tell a layer which positions are valid, and every case with every one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
-import attention_cases
-import augru_cases
 import keras
-import nested_cases
 import numpy as np
-import pooling_cases
 import pytest
-import weighting_cases
-from backend import BACKEND
+from helpers.backend import BACKEND
+from helpers.layers import CASES, FAMILIES, NO_EVENT, layer_of
+from helpers.strategies import DIM, Batch
 from keras import ops
-from strategies import DIM, Batch
 
-NO_EVENT = 0  # the id of an invalid position
 STRING_NO_EVENT = "none"
-
-FAMILIES = [
-    module.CASES
-    for module in (pooling_cases, nested_cases, weighting_cases, attention_cases, augru_cases)
-]
-CASES = {name: case for family in FAMILIES for name, case in family.items()}
-
-
-@cache
-def layer_of(name, dtype="float32", hist_mask_value=NO_EVENT):
-    """Return a built layer with weights drawn once; tests must not train it."""
-    return CASES[name].make(hist_mask_value=hist_mask_value, dtype=dtype)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import tensorflow as tf
+from helpers.layers import POOLING_MODES
 
 import din_layers
 
@@ -25,7 +26,7 @@ def numeric_model(ragged=False, **attention):
         din_layers.AUGRU(3)([keys, weights]),
         *(
             keras.layers.Flatten()(din_layers.SequencePoolingLayer(mode)(weighted))
-            for mode in ("sum", "mean", "max", "sqrtn")
+            for mode in POOLING_MODES
         ),
     ]
     hidden = din_layers.Dice()(keras.layers.Dense(5)(keras.layers.Concatenate()(parts)))
@@ -77,4 +78,4 @@ def string_model():
 def string_inputs():
     """Inputs for `string_model`: padding "", unknown words, an empty history."""
     history = [["a", "line\nbreak", ""], ["", "", ""], ["é\0x", "unknown", "b"]]
-    return [tf.constant(history), tf.constant([["b"], ["a"], ["?"]])]
+    return [np.array(history), np.array([["b"], ["a"], ["?"]])]
