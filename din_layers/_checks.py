@@ -1,6 +1,6 @@
-"""Argument checks: every error of the package is worded here.
+"""Argument checks, and the form of every error.
 
-The form is the same everywhere: the argument in backticks, what is expected, then what came::
+It is the same everywhere: the argument in backticks, what is expected, then what came::
 
     `keys` must have shape (batch, time, dim). Received: keys.shape=(2, 4)
 

@@ -7,8 +7,7 @@
 
 cosmic-ray makes the changes. Each is tested in a copy of the package, in a process forked from one
 that has TensorFlow already, by the quick tests of the layers and of their contract. What is
-finished is kept in `runs/mutation.jsonl` and not tested again: interrupt it when you like. The
-changes that survived, and why, are in `docs/mutation.md`.
+finished is kept in `runs/mutation.jsonl` and not tested again: interrupt it when you like.
 """
 
 import argparse

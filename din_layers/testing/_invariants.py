@@ -241,12 +241,14 @@ BY_NAME: dict[str, Invariant] = {
     )
 }
 
-#: The names of the invariants of layers.
-INVARIANTS = tuple(BY_NAME)[:-1]
+#: The names of the invariants of layers: but for that of a model's loss.
+INVARIANTS = tuple(name for name in BY_NAME if name != "loss_skips_padding")
 
-#: Those that are checked unless others are named. The other two do not hold of every right layer:
-#: an LSTM heeds the order, and not every function takes symbolic tensors.
-DEFAULT_INVARIANTS = INVARIANTS[:-2]
+# They do not hold of every right layer: an LSTM heeds the order, and not every function takes
+# symbolic tensors.
+_ASKED_FOR = ("permutation_invariance", "dtype_and_shape")
+#: Those that are checked unless others are named.
+DEFAULT_INVARIANTS = tuple(name for name in INVARIANTS if name not in _ASKED_FOR)
 
 
 def certain(subject: Subject, invariant: str) -> None:
