@@ -12,17 +12,15 @@ from keras import ops
 
 from din_layers._checks import check_bool, check_integer, message
 from din_layers.testing import _gradients
-from din_layers.testing._invariants import INVARIANTS
+from din_layers.testing._invariants import DEFAULT_INVARIANTS
 from din_layers.testing._search import chosen, search
 from din_layers.testing._strategies import Array, Draw, Sizes, ids, tenths, values
 from din_layers.testing._subject import Batch, Gradients, Subject, as_code
 
-#: What can be asked of ids: they have no extreme values, and a model has its spec.
-IDS_INVARIANTS = (
-    *(x for x in INVARIANTS[:-2] if x != "extreme_values"),
-    "loss_skips_padding",
-    "permutation_invariance",
-)
+#: What is asked of ids unless invariants are named: they have no extreme values.
+IDS_DEFAULT = (*(x for x in DEFAULT_INVARIANTS if x != "extreme_values"), "loss_skips_padding")
+#: What can be asked of ids: a model has its spec.
+IDS_INVARIANTS = (*IDS_DEFAULT, "permutation_invariance")
 
 
 def check_ids(
@@ -86,7 +84,7 @@ def check_ids(
     """
     __tracebackhide__ = True
     check_bool("training", training)
-    default = [x for x in IDS_INVARIANTS[:-1] if not (training and x == "batch_independence")]
+    default = [x for x in IDS_DEFAULT if not (training and x == "batch_independence")]
     subject = ModelOnIds(model, history, output, vocabulary or {}, padding, tolerance, empty)
     before = model.get_weights()  # only now: a layer inside another may be built by its first call
     try:
