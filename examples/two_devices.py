@@ -103,9 +103,9 @@ for backend in filter(importlib.util.find_spec, PROGRAMS):
     with socket.socket() as probe:  # a port that nobody listens on
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    environment = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu"}
+    env = {**os.environ, "KERAS_BACKEND": backend, "JAX_PLATFORMS": "cpu", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROCESS.format(PROGRAMS[backend]), port]
-    processes = [subprocess.Popen([*command, number], env=environment) for number in "01"]
+    processes = [subprocess.Popen([*command, number], env=env) for number in "01"]
     assert [process.wait(timeout=300) for process in processes] == [0, 0]
     trained = keras.models.load_model("0.keras").get_weights()
     loss = np.mean([np.load(f"{number}.npy") for number in "01"])
