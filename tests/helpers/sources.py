@@ -121,7 +121,7 @@ USUAL = {(name, "mask") for name in CASES} | {
 
 
 def pairs(parameters, slow=()):
-    """Mark parameters (case, source, ...) as slow: where these are no usual pair, and some cases."""
+    """Mark parameters (case, source, ...) as slow: all but the usual pairs, and some cases."""
     return [
         pytest.param(*x, marks=pytest.mark.slow if x[:2] not in USUAL or x[0] in slow else [])
         for x in parameters
