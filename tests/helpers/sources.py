@@ -120,11 +120,11 @@ USUAL = {(name, "mask") for name in CASES} | {
 }
 
 
-def pairs(parameters):
-    """Mark those parameters (case, source, ...) as slow whose first two are no usual pair."""
+def pairs(parameters, slow=()):
+    """Mark parameters (case, source, ...) as slow: all but the usual pairs, and some cases."""
     return [
-        pytest.param(*values, marks=[] if values[:2] in USUAL else pytest.mark.slow)
-        for values in parameters
+        pytest.param(*x, marks=pytest.mark.slow if x[:2] not in USUAL or x[0] in slow else [])
+        for x in parameters
     ]
 
 
