@@ -151,7 +151,7 @@ def run_cases(rank, folder):
     torch.distributed.init_process_group(
         "gloo",
         init_method=f"file://{folder}/meeting",
-        timeout=datetime.timedelta(seconds=60),  # who waits for the other for ever fails
+        timeout=datetime.timedelta(minutes=5),  # who waits for the other for ever fails
         rank=rank,
         world_size=2,
     )
