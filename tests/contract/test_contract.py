@@ -47,9 +47,9 @@ def every_pair(sources=SOURCES):
 
 
 def every_layer(sources):
-    """Parametrize by one case of each family and source, for what is done before a mode is asked."""
+    """Parametrize by one case of each family and source, for what comes before a mode is asked."""
     firsts = [next(iter(family)) for family in FAMILIES]
-    return pytest.mark.parametrize(("name", "source"), itertools.product(firsts, sources))
+    return pytest.mark.parametrize(("name", "source"), [*itertools.product(firsts, sources)])
 
 
 def drawn(data, case, source, shape=None):
