@@ -47,9 +47,9 @@ class SequenceLayer(keras.Layer):
         mask: The Keras mask, boolean (batch, time). Keras passes the one that
             `Embedding(mask_zero=True)` and `Masking` attach to an input.
 
-    Inputs and keywords may also come as one dict. A position is valid where all that is given of
-    these says so; if none is given, every position is. A `tf.RaggedTensor` has no padding. Invalid
-    positions may hold anything, NaN included, and get zero gradients.
+    Inputs and keywords may also come as one dict. A position counts as an event only if every
+    source that you pass agrees; if you pass none, every position does. A `tf.RaggedTensor` has no
+    padding. Invalid positions may hold anything, NaN included, and get zero gradients.
     """
 
     #: What the layer is called on, in the order of a list, and the axes of each.
