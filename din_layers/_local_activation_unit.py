@@ -96,8 +96,12 @@ class LocalActivationUnit(keras.Layer):
             return False
         if any(dice.synchronized for dice in self.dices(training)):
             return False
+        return not self._other_statistics(training)
+
+    def _other_statistics(self, training: bool | None) -> bool:
+        """Tell whether an activation other than Dice has a state that training changes."""
         others = [x for x in self.activations if isinstance(x, keras.Layer) and type(x) is not Dice]
-        return not (training and any(layer.non_trainable_variables for layer in others))
+        return bool(training and any(layer.non_trainable_variables for layer in others))
 
     # Not `call`, nor what follows: under `keras.RematScope` JAX takes only arrays there.
     def of_rows(self, query: Tensor, valid_queries: Tensor) -> OfRows:
@@ -141,6 +145,12 @@ class LocalActivationUnit(keras.Layer):
         x = ops.reshape(x, (-1, x.shape[-1]))
         told = any(self._mask_ranks) or self.adds_losses
         counted = self.counted(valid, of_rows, pairs) if told else None
+        # `BatchNormalization` makes NaN of no rows: it gets one, which its mask leaves out.
+        spare = x.shape[0] in (0, None) and self._other_statistics(training)
+        if spare:
+            counted = ops.ones_like(x[:, 0], "bool") if counted is None else counted
+            counted = ops.concatenate([counted, ops.zeros((1,), "bool")], 0)
+            x = ops.pad(x, [[0, 1], [0, 0]])
         dices, seen = self.dices(training), []
         steps = zip(self.activations, self._mask_ranks, self.dense_layers[1:], strict=True)
         for activation, mask_rank, dense in steps:
@@ -153,7 +163,7 @@ class LocalActivationUnit(keras.Layer):
             else:
                 x = _activate(activation, x, counted, mask_rank, training)
             x = _apply(dense, x)
-        return ops.reshape(x, pairs), seen
+        return ops.reshape(x[:-1] if spare else x, pairs), seen
 
     def counted(self, valid: Tensor, of_rows: OfRows, pairs: Any) -> Tensor:
         """Return which pairs of event and query are valid, (pairs,); None: all."""

@@ -563,6 +563,27 @@ def test_the_loss_of_an_activation_counts_no_padding(skip_padding):
     np.testing.assert_allclose(sorted(losses[0]), sorted(expected), rtol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [5, 64, 0])
+@pytest.mark.parametrize("skip_padding", [None, False, True])
+def test_a_batch_without_events_leaves_batch_normalization_finite(skip_padding, rows):
+    """Taken out of their padding, no events are left; of no rows Keras's statistics are NaN."""
+    normalization = keras.layers.BatchNormalization()
+    layer = din_layers.AttentionPoolingLayer((4,), normalization, skip_padding=skip_padding)
+    query, keys = np.ones((rows, 1, DIM), "float32"), np.ones((rows, 50, DIM), "float32")
+    ids = np.zeros((rows, 50), "int32")
+
+    def call(query, keys, ids):
+        return layer({"query": query, "keys": keys, "ids": ids}, training=True)
+
+    runs = [call] if BACKEND != "tensorflow" else [call, tf.function(call)]
+    for run in runs:
+        # As arguments: TensorFlow 2.21 crashes where it folds constants without rows.
+        output = run(*map(ops.convert_to_tensor, (query, keys, ids)))
+        np.testing.assert_array_equal(output, np.zeros((rows, 1, DIM)))
+        for kept in layer.non_trainable_variables:
+            assert np.isfinite(ops.convert_to_numpy(kept)).all()
+
+
 @pytest.mark.parametrize("skip_padding", [None, False, True])
 @pytest.mark.parametrize("jit_compile", WITH_XLA)
 def test_no_candidates_have_no_scores(skip_padding, jit_compile):
