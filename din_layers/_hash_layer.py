@@ -145,7 +145,9 @@ def _without_nan(values: Any, ids: Any) -> Any:
 
     if not values.dtype.is_floating:
         return ids
-    expected = "must have no NaN: fill it, or name padding (`mask_zero`, `mask_value`), which NaN becomes"
+    expected = (
+        "must have no NaN: fill it, or name padding (`mask_zero`, `mask_value`), which NaN becomes"
+    )
     found = tf.reduce_any(tf.math.is_nan(values))
     if tf.executing_eagerly():
         if found:
