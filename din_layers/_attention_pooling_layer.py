@@ -46,15 +46,15 @@ class AttentionPoolingLayer(SequenceLayer):
             one query only).
         hist_mask_value: The id of an invalid position, an integer or a string like the ids.
         scale: Whether to divide the scores by the square root of `dim`.
-        skip_padding: Whether padded input costs what its valid events cost. `None`: where that
-            pays, as far as the backend can know. It changes no result. TensorFlow's graphs for
-            inference, which are what is exported, compute the padding then; with `True` they skip
-            it. On JAX and under XLA the events are scored in loops, which have no second
-            derivatives and no forward mode: these need `False`. The padding is computed under
-            `torch.compile`, in eager code of JAX, where a batch is spread over devices of JAX, and
-            on JAX and under XLA where an activation other than `Dice` has batch statistics,
+        skip_padding: Whether to compute only the valid events of padded input, with the same
+            results. `None`: where that pays, as far as the backend can know. TensorFlow's graphs
+            for inference, which are what is exported, compute the padding with `None` and skip it
+            with `True`. On JAX and under XLA the events are scored in loops, which have no second
+            derivatives and no forward mode: use `False` for these. Some code computes the padding
+            even with `True`: `torch.compile`, eager code on JAX, a JAX batch that is spread over
+            devices, and JAX and XLA if an activation other than `Dice` has batch statistics,
             random numbers or losses.
-        dropout: The share of the weights that is dropped in training, 0 to 1, as in
+        dropout: The share of the weights to drop in training, 0 to 1, as in
             `keras.layers.Attention`.
         seed: The seed of `dropout`.
         kernel_initializer: Initializer of all kernels.
@@ -63,28 +63,26 @@ class AttentionPoolingLayer(SequenceLayer):
         bias_regularizer: Regularizer of all biases.
         kernel_constraint: Constraint of all kernels.
         bias_constraint: Constraint of all biases.
-        mask_required: Whether dense keys that come without `lengths`, `ids` or a mask are a
-            ValueError.
+        mask_required: Whether dense keys without `lengths`, `ids` or a mask are a ValueError.
         use_query_mask: Whether, with `mode="sum"`, the mask of `query` goes on to the next layer,
-            and padded queries stay out of batch statistics. It is `False` out of a file of a
-            version before 0.5, which did neither.
+            and padded queries stay out of batch statistics. Files of versions before 0.5, which
+            did neither, load with `False`.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: A list `[query, keys]`. `query`, float (batch, queries, dim), holds the candidates;
             `keys`, float (batch, time, dim), the history, dense or `tf.RaggedTensor`. The list
-            `[query, keys, history_ids]` of earlier versions is taken as well.
+            `[query, keys, history_ids]` of earlier versions works too.
         return_attention_scores: Whether to return `(output, scores)`.
         {validity}
 
-    Every query gets its result; in training those that are padding, whose loss does not count,
-    get another one where the activation masks its output, as `Dice` does.
+    Padded queries get results too. In training these differ from those at inference if the
+    activation masks its output, as `Dice` does; their loss does not count.
 
     Cost:
-        Where padding is skipped, and for ragged keys, what the events cost; else what batch x time
-        positions cost. The (batch, time, 4 dim) concatenation is never
-        built, and the part of the first hidden layer that depends on the history alone is
-        computed once for all queries. `python benchmarks/run.py` measures it.
+        That of the valid events where padding is skipped, and for ragged keys; otherwise that of
+        batch x time positions. The layer never builds the (batch, time, 4 dim) concatenation, and
+        computes what depends on the history alone once for all queries.
 
     Output shape:
         `mode="sum"`: (batch, queries, dim); the mask of `query` goes on to the next layer.

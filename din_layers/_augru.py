@@ -54,16 +54,15 @@ class AUGRU(SequenceLayer):
         h~ = tanh(W_h x + b_h + r * (U_h h + c_h))      candidate
         h  = (1 - a u) * h + a u * h~                   new state
 
-    The score scales the gate that takes the candidate in: at 0 the state stays as it is, at 1 the
-    step is that of a GRU. The reset gate applies after the recurrent product, as in the paper.
-    Weights are those of `keras.layers.GRU`, in its order and shapes, and can be taken from one and
-    given to the other; its first gate is 1 - u, which keeps the old state. c_h is part of its bias.
+    The score scales the update gate: at 0 the state stays as it is, at 1 the step is that of a GRU.
+    The reset gate applies after the recurrent product, as in the paper. The weights have the order
+    and shapes of those of `keras.layers.GRU`, so you can copy them between the two. Keras's first
+    gate is 1 - u, which keeps the old state; c_h is part of Keras's bias.
 
     Args:
         units: The size of the state.
-        return_sequences: Whether to return the state after each event, or after the last one only.
-        return_state: Whether to return `(output, state)`, the state being that after the last
-            event.
+        return_sequences: Whether to return the state after each event, not only after the last.
+        return_state: Whether to return `(output, state)`, where `state` is the last one.
         activation: Activation of the candidate.
         recurrent_activation: Activation of the gates.
         use_bias: Whether gates and candidate have biases.
@@ -76,30 +75,28 @@ class AUGRU(SequenceLayer):
         kernel_constraint: Constraint of the kernel.
         recurrent_constraint: Constraint of the recurrent kernel.
         bias_constraint: Constraint of the biases.
-        hist_mask_value: The id of an invalid position, where ids tell which positions are valid.
-        mask_required: Whether a dense sequence that comes without `lengths`, `ids` or a mask is a
-            ValueError.
+        hist_mask_value: The id of an invalid position, if you pass `ids`.
+        mask_required: Whether a dense sequence without `lengths`, `ids` or a mask is a ValueError.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: A list `[sequence, scores]`. The sequence is float (batch, time, dim), dense or
             `tf.RaggedTensor`; the scores are float (batch, time) or (batch, time, 1), ragged if
-            the sequence is, or dense. (batch, 1, time), the form in which `AttentionPoolingLayer`
-            returns the scores of one query, is taken as well; where `time` is 1 the last two
-            forms are the same number. So is the list `[sequence, lengths, scores]` of earlier
-            versions.
+            the sequence is, or dense. They may also be (batch, 1, time), the form in which
+            `AttentionPoolingLayer` returns the scores of one query. The list
+            `[sequence, lengths, scores]` of earlier versions works too.
         initial_state: The state before the first event, float (batch, units), or a list that
-            holds it, as in Keras; zeros if not given.
+            holds it, as in Keras. By default zeros.
         {validity}
 
-    At invalid positions, wherever they stand, the state stays as it is. Scores are not normalised;
-    those of DIEN lie between 0 and 1.
+    At invalid positions, wherever they stand, the state stays as it is. The layer does not
+    normalise the scores; those of DIEN lie between 0 and 1.
 
     Output shape:
-        (batch, units), without a mask; with `return_sequences=True` (batch, time, units), ragged
-        if the sequence is, at invalid positions the state before them; the mask goes on to the
-        next layer. With `return_state=True` also the last state, (batch, units). All have the
-        compute dtype. A history without valid events gives the initial state: zeros.
+        (batch, units), without a mask. With `return_sequences=True` (batch, time, units), ragged
+        if the sequence is; invalid positions hold the state before them, and the mask goes on to
+        the next layer. With `return_state=True` also the last state, (batch, units). All have the
+        compute dtype. A history without valid events gives the initial state.
 
     Raises:
         ValueError: An argument out of range, a wrong shape, or no mask with `mask_required=True`.

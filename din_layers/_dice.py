@@ -38,13 +38,13 @@ class Dice(NumericLayer):
         alpha_initializer: Initializer of `alpha`.
         alpha_regularizer: Regularizer of `alpha`.
         alpha_constraint: Constraint of `alpha`.
-        synchronized: If `True`, the batch statistics are those of all replicas together under
-            `tf.distribute`, and of all processes of `torch.distributed`, each of which then must
-            train in every step. Under `keras.distribution`, on JAX, they always are.
+        synchronized: Whether the batch statistics cover all replicas of `tf.distribute`, or all
+            processes of `torch.distributed`, each of which must then train in every step. Under
+            `keras.distribution`, on JAX, they always cover the whole batch.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
-    Give a `Dense` before it no activation, `Dense(80)` and then `Dice()`: in
-    `Dense(80, activation=Dice())` Keras hands the activation no mask, and padding counts.
+    Write `Dense(80)` and then `Dice()`. In `Dense(80, activation=Dice())` Keras hands the
+    activation no mask, and padding counts.
 
     Statistics are computed and kept in float32 (computed in float64 under a float64 policy).
 
@@ -56,7 +56,7 @@ class Dice(NumericLayer):
             valid position leaves the moving statistics as they are.
 
     Cost:
-        About that of BatchNormalization and PReLU. Invalid positions cost what valid ones cost.
+        About that of BatchNormalization and PReLU. Invalid positions cost as much as valid ones.
 
     Output shape:
         That of `inputs`, in the compute dtype. The mask goes on to the next layer.

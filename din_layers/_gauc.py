@@ -22,23 +22,24 @@ _FEW = 512
 
 @keras.saving.register_keras_serializable(package="din_layers")
 class GAUC(keras.metrics.Metric):
-    """Mean of the users' own AUCs, each weighted by how many samples the user has.
+    """Group AUC: the mean of the users' own AUCs, each weighted by the user's number of samples.
 
     AUC over all samples also rewards a model for knowing which users click a lot. GAUC only asks
-    whether it ranks the items right that one and the same user saw. Users whose samples all have
-    one label have no AUC and are left out. A tie counts as one half.
+    whether the model ranks the items correctly that the same user saw. Users whose samples all have
+    the same label have no AUC and are left out. A tie counts as one half.
 
-    The result is exact over the data: not binned, nor a mean over batches, in which a user is
-    compared with what happened to come together. The metric keeps all samples since the last reset.
+    The result is exact over the data: neither binned nor a mean over batches, in which a user's
+    samples would meet by chance. The metric keeps all samples since the last reset.
 
-    Keras also asks for the result after every batch, inside the compiled step. To sort all samples
-    each time would take far longer than the model. So there the result is NaN as soon as there are
-    more than 512 samples, in the progress bar too; `fit` and `evaluate` end with the exact one, and
-    `result()` called by hand, outside of any graph, always gives it. PyTorch compiles no step:
-    there all samples are sorted after every batch.
+    Keras also asks for the result after every batch, inside the compiled step. Sorting all samples
+    each time would take far longer than the model. So there, and in the progress bar, the result is
+    NaN as soon as there are more than 512 samples. `fit` and `evaluate` end with the exact result,
+    and `result()` called by hand, outside of any graph, always gives it. PyTorch compiles no step:
+    there the metric sorts all samples after every batch.
 
     Args:
-        capacity: The most samples between two resets: of one epoch, or of the validation data.
+        capacity: The largest number of samples between two resets, that is of one epoch or of the
+            validation data.
         name: The name of the metric.
         dtype: The dtype of the result.
 
@@ -50,23 +51,24 @@ class GAUC(keras.metrics.Metric):
         y_pred: Float (batch,) or (batch, 1), for pages (batch, candidates, 1), larger for the label
             1. Compared in float32.
         sample_weight: Optional, numbers (batch,), for pages also (batch, candidates); Keras gives
-            it to `weighted_metrics`. A sample of weight 2 counts as two samples: in a user's AUC a
-            pair weighs the product of its weights, and among users each has the sum of his. Weight
-            0 leaves a sample out, whatever its label and prediction, and takes no place.
+            it to `weighted_metrics`. A sample of weight 2 counts as two samples: a pair in a user's
+            AUC has the product of its weights, and a user the sum of theirs. Weight 0 leaves a
+            sample out, whatever its label and prediction; it takes no place of `capacity`.
 
     Output shape:
         A scalar. NaN if no user has both labels, a prediction is NaN, a label is not 0 or 1, a
-        weight is negative, NaN or infinite, or more samples came than `capacity`. Under
-        `tf.distribute` it is that of the samples of all replicas, each of which keeps them all;
-        there targets that became floats give NaN. A process of `torch.distributed` asks no other:
-        give one all samples, or gather targets and predictions with `all_gather_object` first.
+        weight is negative, NaN or infinite, or there are more samples than `capacity`. Under
+        `tf.distribute` it covers the samples of all replicas, each of which keeps them all; there
+        targets that became floats give NaN. Processes of `torch.distributed` do not communicate:
+        give one of them all samples, or gather targets and predictions with `all_gather_object`.
 
     Raises:
         ValueError: A `capacity` below 1, or a wrong shape.
         TypeError: A `capacity` that is no integer, or targets that are no integers.
 
-    A loss takes the label alone: give the model its prediction as a second output, for the metric.
-    Callbacks that monitor it need `mode="max"`, as for every metric of one output among several.
+    A loss takes the label without the user: give the model its prediction as a second output for
+    the metric. Callbacks that monitor it need `mode="max"`, as for every metric of one output among
+    several.
 
     Example:
         >>> metric = din_layers.GAUC(capacity=1000)
@@ -105,7 +107,7 @@ class GAUC(keras.metrics.Metric):
 
     @staticmethod
     def targets(label: npt.ArrayLike, user: npt.ArrayLike) -> npt.NDArray[np.int32]:
-        """Return `y_true`: label and id as int32, which nothing on the way rounds or cuts off.
+        """Return `y_true`: label and id as int32, which survive the way to the metric unrounded.
 
         Args:
             label: 0 or 1, (batch,) or (batch, 1); for pages (batch, candidates, 1).

@@ -17,47 +17,47 @@ _ANY_INTEGER = range(-(2**63), 2**64)  # what some integer dtype can hold
 
 @keras.saving.register_keras_serializable(package="din_layers")
 class HashLayer(IdLayer):
-    """Hashes strings or numbers to buckets: integers and strings exactly, floats as they arrive.
-
-    In Keras's `fit` and `predict` float64 arrays arrive as float32, whose buckets may be others:
-    16777217.0 arrives as 16777216.0. Give ids as integers or strings; tensors arrive unchanged.
+    """Hash strings or numbers to buckets.
 
     The bucket is the FarmHash Fingerprint64 of the string modulo the number of buckets. A number
-    is hashed as its decimal string: 7 as "7", 7.5 as "7.500000" (six decimals, so that numbers
-    which differ only beyond them share a bucket). It is the same in every process and on every
+    is hashed as its decimal string: 7 as "7", 7.5 as "7.500000". With six decimals, numbers that
+    differ only beyond them share a bucket. The bucket is the same in every process and on every
     machine: `tf.strings.to_hash_bucket_fast(tf.strings.as_string(x), num_buckets)`.
 
-    Where padding is named, by `mask_zero` or `mask_value`, padding becomes 0, and everything else
+    With `mask_zero` or `mask_value`, padding becomes 0, and everything else
     `1 + fingerprint % (num_buckets - 1)`.
 
-    Missing values are never a bucket. NaN among floats is padding where padding is named, else an
-    error. None, and what is missing in pandas data, is an error: `HashLayer(n, mask_value="")` and
-    `column.fillna("")` make padding of it. "" itself is an ordinary string without `mask_value=""`.
+    Pass ids as integers or strings. Keras's `fit` and `predict` turn float64 arrays into float32,
+    which may change the bucket: 16777217.0 arrives as 16777216.0. Tensors arrive unchanged.
+
+    Missing values get no bucket. NaN among floats is padding with `mask_zero` or `mask_value`, and
+    an error without. None and missing values of pandas are errors: to make padding of them, use
+    `column.fillna("")` and `mask_value=""`. Without `mask_value=""`, "" is an ordinary string.
 
     Args:
-        num_buckets: The number of ids, at least 1, or 2 where padding is named.
+        num_buckets: The number of ids, at least 1, or 2 with `mask_zero` or `mask_value`.
         mask_zero: Whether the numbers 0, 0.0 and -0.0 and the string "0" are padding.
-        mask_value: A string or a finite number that is padding, beside what `mask_zero` names:
-            "" where `padded_batch` fills up strings. A fraction is rounded to the inputs' dtype.
-        **kwargs: What every Keras layer takes, such as `name`.
+        mask_value: A string or a finite number that is padding, in addition to those of
+            `mask_zero`: "" for strings that `padded_batch` padded. A fraction is rounded to the
+            inputs' dtype.
+        **kwargs: As in every Keras layer, such as `name`.
 
     Call arguments:
         inputs: Strings, integers or floats: a dense, ragged or sparse tensor, a NumPy array or
-            nested lists. The layer's dtype policy does not round them.
-            NumPy itself drops NULs from the end of a string in a `str` or `bytes` array; arrays of
-            objects and lists keep them. Keras's `fit` and `predict` take strings as tensors only:
-            `tf.constant(array)`.
-        mask: A Keras mask of `inputs`; it is passed on unchanged. The layer makes none: follow it
-            with `Embedding(num_buckets, dim, mask_zero=True)`.
+            nested lists. The layer's dtype policy does not round them. NumPy drops NULs from the
+            end of a string in a `str` or `bytes` array; lists and arrays of objects keep them.
+            Keras's `fit` and `predict` take strings as tensors only: `tf.constant(array)`.
+        mask: A Keras mask of `inputs`, which the layer passes on unchanged. It makes no mask
+            itself: follow it with `Embedding(num_buckets, dim, mask_zero=True)`.
 
     Input shape:
-        Any shape. Inside a model the backend must be TensorFlow. In `tf.data`, and on data, the
-        layer works under every backend.
+        Any. Inside a model the layer needs the TensorFlow backend. In `tf.data`, and called on
+        data, it works under every backend.
 
     Output shape:
-        As the input, in the same container: a ragged tensor with the same rows, a sparse tensor
-        with the same indices. int64 under every dtype policy; a TensorFlow tensor under every
-        backend.
+        That of the input, in the same container: a ragged tensor with the same rows, a sparse
+        tensor with the same indices. int64 under every dtype policy; a TensorFlow tensor under
+        every backend.
 
     Raises:
         TypeError: If an argument is of a wrong type, if the inputs are neither strings, integers
@@ -145,7 +145,9 @@ def _without_nan(values: Any, ids: Any) -> Any:
 
     if not values.dtype.is_floating:
         return ids
-    expected = "must have no NaN: fill it, or name padding, by `mask_zero` say, which NaN becomes"
+    expected = (
+        "must have no NaN: fill it, or name padding (`mask_zero`, `mask_value`), which NaN becomes"
+    )
     found = tf.reduce_any(tf.math.is_nan(values))
     if tf.executing_eagerly():
         if found:

@@ -89,8 +89,8 @@ class IdLayer(keras.layers.Layer):
     def _backend_message(self) -> str:
         return message(
             "inputs",
-            f"must be data: {type(self).__name__} inside a model needs the TensorFlow backend, "
-            "on another backend use the layer in tf.data or call it on data",
+            f"must be data: {type(self).__name__} inside a model needs the TensorFlow backend; "
+            "on other backends, use the layer in tf.data or call it on data",
             backend=keras.backend.backend(),
         )
 
@@ -140,8 +140,8 @@ def _without_missing(name: str, x: Any) -> Any:
 
 def _missing(name: str, x: Any) -> ValueError:
     expected = (
-        "must have no missing value: fill it with what `mask_value` says is padding "
-        """(`fillna("")` in pandas)"""
+        "must have no missing value: replace it by padding, "
+        """in pandas with `fillna("")` and `mask_value=""`"""
     )
     return ValueError(message(name, expected, **{name: x}))
 

@@ -20,43 +20,42 @@ _LARGEST = float(np.finfo(np.float32).max)
 class MiniBatchAwareL2(NumericLayer):
     """Add the L2 penalty of the embedding rows that a batch uses, and pass their vectors on.
 
-    Each distinct row w_j of the batch is penalised once, however often its id stands there, and the
-    less the more often the id stands in the training data, n_j times in all:
+    The layer penalises each distinct row w_j of the batch once, however often its id occurs there.
+    The penalty is the smaller, the more often the id occurs in the training data, n_j times in all:
 
         loss += l2 * sum over the distinct ids j of the batch of |w_j|^2 / n_j
 
-    Plain L2 costs time for every row of the table in every batch, and shrinks the rows that the
-    batch says nothing about. Keras's L2 has no factor 1/2 either: the paper's lambda, which it
-    writes into the gradient, is `2 * l2`.
+    Plain L2 costs time for every row of the table in every batch, and also shrinks rows that the
+    batch does not use. As in Keras's L2 there is no factor 1/2: the paper's lambda, which appears
+    in its gradient, is `2 * l2`.
 
     Args:
-        frequencies: How often each id, 0 first, stands in the training data: as many numbers as the
-            embedding has rows, `np.bincount(all_ids.ravel(), minlength=rows)` for one. Less than 1
-            counts as 1. They are part of the saved config.
+        frequencies: How often each id, from 0 on, occurs in the training data, with one number for
+            each row of the embedding: `np.bincount(all_ids.ravel(), minlength=rows)`. Less than 1
+            counts as 1. The saved config contains them.
         l2: The weight of the penalty.
         mask_value: The id of padding, whose row is not penalised; `None` if no id is padding.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
-        vectors: Float (..., dim), the rows that an embedding gave for `ids`, unchanged: no dropout
-            and no normalisation in between. Dense or `tf.RaggedTensor`. Where one table embeds
-            several inputs, a list of them all, so that a row in two of them counts once. Another
-            table needs a layer of its own.
+        vectors: Float (..., dim), the rows that an embedding gave for `ids`, without dropout or
+            normalisation in between. Dense or `tf.RaggedTensor`. If one table embeds several
+            inputs, pass a list of all of them, so that a row in two of them counts once. Another
+            table needs its own layer.
         ids: Integers (...), any shape, each from 0 to `len(frequencies) - 1`; a list if `vectors`
-            is one. For a list of one tensor, the ids alone will do, and the other way round.
+            is one. A list of one tensor and the tensor itself mean the same.
 
-    Go on with the output: a Keras model leaves out a layer whose output nobody uses, and the
-    penalty with it. The penalty is part of the loss in `evaluate`, too. It is that of the whole
-    batch under `keras.distribution`, on JAX, and where processes of `torch.distributed` train on
-    parts of it and average their gradients; replicas of `tf.distribute` are refused.
+    Use the output: a Keras model leaves out a layer whose output it does not use, and the penalty
+    with it. The penalty is part of the loss in `evaluate`, too. It covers the whole batch under
+    `keras.distribution`, on JAX, and if processes of `torch.distributed` train on parts of the
+    batch and average their gradients. Replicas of `tf.distribute` are an error.
 
     Output shape:
-        `vectors`, masks included, a list if they are one. The penalty is NaN if an id has no
-        frequency.
+        That of `vectors`, with the same masks. The penalty is NaN if an id has no frequency.
 
     Raises:
-        ValueError: An argument out of range, or shapes that do not belong together.
-            Ragged input where the backend is not TensorFlow.
+        ValueError: An argument out of range, shapes that do not belong together, or ragged input
+            on a backend other than TensorFlow.
         TypeError: An argument of a wrong type, ids that are not integers.
 
     Example:

@@ -30,34 +30,34 @@ _MODES: dict[str, Callable[[Events], Tensor]] = {
 class SequencePoolingLayer(SequenceLayer):
     """Pool the valid events of each history to one vector, or the tags of each event.
 
-    Events may be nested: each has several tags, (batch, time, tags, dim). Each event becomes the
-    vector of its tags, (batch, time, dim), and the next layer is told which events have any.
-    `keras.layers.TimeDistributed` would lose that.
+    Events may be nested: each has several tags, (batch, time, tags, dim). The tags of each event
+    become one vector, (batch, time, dim). A mask tells the next layer which events have any tag;
+    `keras.layers.TimeDistributed` would lose it.
 
     Args:
         mode: `"sum"`, `"mean"`, `"max"` or `"sqrtn"` (the sum divided by the square root of the
             number of valid events).
-        mask_required: Whether a dense sequence that comes without `lengths`, `ids` or a mask is a
-            ValueError. Before 0.4 this was `supports_masking`, which still works.
-        hist_mask_value: The id of an invalid position, where ids tell which positions are valid.
+        mask_required: Whether a dense sequence without `lengths`, `ids` or a mask is a ValueError.
+            Its name before 0.4, `supports_masking`, still works.
+        hist_mask_value: The id of an invalid position, if you pass `ids`.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Call arguments:
         inputs: The sequence, float (batch, time, dim), dense or `tf.RaggedTensor`. The list
-            `[sequence, lengths]` of earlier versions is taken as well.
+            `[sequence, lengths]` of earlier versions works too.
         {validity}
 
-    Of nested events the sequence is (batch, time, tags, dim), ids and mask are (batch, time, tags)
-    and lengths, the numbers of tags, (batch, time) or (batch, time, 1). A `tf.RaggedTensor` may be
-    ragged in time, in tags or in both.
+    For nested events the sequence is (batch, time, tags, dim), ids and mask are (batch, time,
+    tags), and lengths, the numbers of tags, are (batch, time) or (batch, time, 1). A
+    `tf.RaggedTensor` may be ragged in time, in tags or in both.
 
     Cost:
-        A dense sequence costs what all its positions cost, a ragged one what its events cost.
+        That of all positions of a dense sequence, or of the events of a ragged one.
 
     Output shape:
-        (batch, 1, dim) in the compute dtype; zeros for a history without valid events. Carries no
-        mask. Of nested events (batch, time, dim), ragged if the sequence is; zeros for an event
-        without valid tags, which the mask that goes on, (batch, time), leaves out.
+        (batch, 1, dim) in the compute dtype, without a mask; zeros for a history without valid
+        events. For nested events (batch, time, dim), ragged if the sequence is; zeros for an event
+        without valid tags, which the mask for the next layer, (batch, time), marks as invalid.
 
     Raises:
         ValueError: An unknown mode, a wrong shape, or no mask with `mask_required=True`.

@@ -25,37 +25,38 @@ class VocabLayer(IdLayer):
     layer's config: a saved model needs no vocabulary file beside it. Give the keys, or let `adapt`
     find them in the training data.
 
-    None, NaN and what is missing in pandas data are errors, never an id: `mask_value=""` and
-    `column.fillna("")` make padding of them. "" itself is a string as any other without
-    `mask_value=""`.
+    Missing values (None, NaN, and those of pandas) are errors, never an id. To make padding of
+    them, use `column.fillna("")` and `mask_value=""`. Without `mask_value=""`, "" is an ordinary
+    string.
 
     Args:
         keys: The known keys, all strings or all integers, in the order of their ids: a list, a
-            tuple, a range, a NumPy array or another ordered iterable. `bytes` are UTF-8. What
-            `get_vocabulary(include_special_tokens=False)` of a Keras `StringLookup(mask_token="")`
-            returns gives the same ids as there, with `mask_value=""`. `None`: `adapt` is to follow.
-        mask_value: The string or integer that stands for padding, of the keys' type. It becomes 0
-            also when it is one of the keys (its place among the ids then stays unused). By default
-            no input becomes 0.
-        **kwargs: What every Keras layer takes, such as `name`.
+            tuple, a range, a NumPy array or another ordered iterable. `bytes` are UTF-8. With
+            `mask_value=""`, the result of `get_vocabulary(include_special_tokens=False)` of a
+            Keras `StringLookup(mask_token="")` gives the same ids as in Keras. `None`: call `adapt`
+            before the layer.
+        mask_value: The string or integer that means padding, of the keys' type. It becomes 0 even
+            if it is one of the keys (its place among the ids is then unused). By default no input
+            becomes 0.
+        **kwargs: As in every Keras layer, such as `name`.
 
     Call arguments:
         inputs: Strings if the keys are strings, integers of any integer dtype if they are
-            integers: a dense, ragged or sparse tensor, a NumPy array or nested lists.
-            NumPy itself drops NULs from the end of a string in a `str` or `bytes` array; arrays of
-            objects and lists keep them. Keras's `fit` and `predict` take strings as tensors only:
+            integers: a dense, ragged or sparse tensor, a NumPy array or nested lists. NumPy drops
+            NULs from the end of a string in a `str` or `bytes` array; lists and arrays of objects
+            keep them. Keras's `fit` and `predict` take strings as tensors only:
             `tf.constant(array)`.
-        mask: A Keras mask of `inputs`; it is passed on unchanged. The layer makes none: follow it
-            with `Embedding(layer.vocabulary_size, dim, mask_zero=True)`.
+        mask: A Keras mask of `inputs`, which the layer passes on unchanged. It makes no mask
+            itself: follow it with `Embedding(layer.vocabulary_size, dim, mask_zero=True)`.
 
     Input shape:
-        Any shape. Inside a model the backend must be TensorFlow. In `tf.data`, and on data, the
-        layer works under every backend.
+        Any. Inside a model the layer needs the TensorFlow backend. In `tf.data`, and called on
+        data, it works under every backend.
 
     Output shape:
-        As the input, in the same container: a ragged tensor with the same rows, a sparse tensor
-        with the same indices. int32 under every dtype policy; a TensorFlow tensor under every
-        backend.
+        That of the input, in the same container: a ragged tensor with the same rows, a sparse
+        tensor with the same indices. int32 under every dtype policy; a TensorFlow tensor under
+        every backend.
 
     Raises:
         TypeError: If the keys are a single string, a set, a mapping, or not all strings or all
@@ -91,16 +92,15 @@ class VocabLayer(IdLayer):
             self._set_keys(_checked_keys(keys))
 
     def adapt(self, data: Any, max_tokens: int | None = None) -> None:
-        """Take the keys from data: the most frequent first, of equals the larger one.
+        """Take the keys from data: the most frequent first, of equally frequent ones the larger.
 
-        It runs on data under every backend, as the lookup layers of Keras do, and before the layer
-        is called. `mask_value` becomes no key.
+        Call it before the layer itself. As in Keras's lookup layers, it works on data under every
+        backend. `mask_value` becomes no key.
 
         Args:
-            data: Strings or integers in any form that the layer is called on, or a
-                `tf.data.Dataset` or another iterable of batches of them.
-            max_tokens: The largest `vocabulary_size`, for rare keys to be left out; `None`: no key
-                is.
+            data: Strings or integers in any form that the layer takes, or a `tf.data.Dataset` or
+                another iterable of batches of them.
+            max_tokens: The largest `vocabulary_size`; rarer keys are left out. `None`: no limit.
 
         Raises:
             TypeError: If the data are neither strings nor integers, or not of one type.

@@ -53,13 +53,13 @@ class WeightedSequenceLayer(SequenceLayer):
     """Multiply each event of a history by its weight.
 
     Args:
-        weight_normalization: What happens to the weights of a history first: `"softmax"` or
+        weight_normalization: How to normalise the weights of a history first: `"softmax"` or
             `True`, the softmax over its valid events; `"sum"`, division by their sum;
             `"sqrtn"`, division by the root of the sum of their squares; `None` or `False`,
             nothing. A history whose sum, or sum of squares, is 0 gives zeros.
-        mask_required: Whether a dense sequence that comes without `lengths`, `ids` or a mask is a
-            ValueError. Before 0.4 this was `supports_masking`, which still works.
-        hist_mask_value: The id of an invalid position, where ids tell which positions are valid.
+        mask_required: Whether a dense sequence without `lengths`, `ids` or a mask is a ValueError.
+            Its name before 0.4, `supports_masking`, still works.
+        hist_mask_value: The id of an invalid position, if you pass `ids`.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
     Followed by a `SequencePoolingLayer`, this is `tf.nn.embedding_lookup_sparse` with weights:
@@ -75,12 +75,11 @@ class WeightedSequenceLayer(SequenceLayer):
     Call arguments:
         inputs: A list `[sequence, weights]`. The sequence is float (batch, time, dim), dense or
             `tf.RaggedTensor`; the weights are float (batch, time) or (batch, time, 1), ragged if
-            the sequence is. The list `[sequence, lengths, weights]` of earlier versions is taken
-            as well.
+            the sequence is. The list `[sequence, lengths, weights]` of earlier versions works too.
         {validity}
 
     Cost:
-        A dense sequence costs what all its positions cost, a ragged one what its events cost.
+        That of all positions of a dense sequence, or of the events of a ragged one.
 
     Output shape:
         (batch, time, dim) in the compute dtype, ragged if the sequence is, zero at invalid

@@ -1,7 +1,7 @@
-"""DIN's attention, Dice and one step of AUGRU, written out in NumPy, beside the layers.
+"""DIN's attention, Dice and one step of AUGRU, written out in NumPy and compared with the layers.
 
-Each step is a line or two of NumPy in float64. Where a layer can be made to stop at a step, its
-result is compared, and the largest difference is printed. The layers compute in float32.
+Each step is a line or two of NumPy in float64. If a layer can stop at a step, the script compares
+its result and prints the largest difference. The layers compute in float32.
 """
 
 import keras
@@ -12,8 +12,8 @@ import din_layers
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
-# Thirty-two users: one candidate each (the query), and a history of 1 to 20 events (the keys), all
-# vectors of 14 numbers. What lies behind the last event is padding, and must not matter.
+# Thirty-two users, each with one candidate (the query) and a history of 1 to 20 events (the keys),
+# all vectors of 14 numbers. Whatever follows the last event is padding, and must not matter.
 BATCH, TIME, DIM = 32, 20, 14
 query = rng.normal(size=(BATCH, 1, DIM))
 keys = rng.normal(size=(BATCH, TIME, DIM))
@@ -38,8 +38,8 @@ def sigmoid(x):
 
 # ## The attention
 #
-# A layer that returns the raw scores, one that divides them by the root of `dim`, and one that goes
-# on to softmax. All have the same weights: one hidden layer of 36 units, then one linear unit.
+# One layer returns the raw scores, one divides them by the root of `dim`, and one goes on to
+# softmax. All have the same weights: one hidden layer of 36 units, then one linear unit.
 
 
 def attention(**options):
@@ -58,7 +58,7 @@ q = np.repeat(query, TIME, axis=1)
 pairs = np.concatenate([q, keys, q - keys, q * keys], axis=-1)
 compare("[q, k, q - k, q * k]", pairs)
 
-# Step 2: a small network makes one score of each pair.
+# Step 2: a small network turns each pair into one score.
 kernel, bias, last_kernel, last_bias = weights
 hidden = sigmoid(pairs @ kernel + bias)
 compare("hidden layer, sigmoid", hidden)
@@ -80,8 +80,8 @@ compare("softmax over the valid events", shares[:, None], layers)
 # Step 5: the sum of the events, each times its weight.
 compare("weighted sum", (shares[..., None] * keys).sum(axis=1)[:, None], pooled)
 
-# A recipe that lowers invalid scores to -2**32 instead of leaving them out has a uniform softmax
-# for an empty history: the mean of the padding. The layer gives zeros.
+# Code that sets invalid scores to -2**32, instead of leaving them out, has a uniform softmax for an
+# empty history: it returns the mean of the padding. The layer returns zeros.
 empty = some([query, keys], lengths=0 * lengths)
 compare("an empty history", np.zeros((BATCH, 1, DIM)), empty)
 

@@ -1,8 +1,8 @@
 """Drop attention into an existing model: the pooling changes, everything else stays as it is.
 
 The model below predicts whether a user will like a film, from the films that the user has rated
-and whether they were liked. It pools the history by a plain mean. We put DIN's attention in its
-place, look at what it looks at, save the model, load it and go on training.
+and whether the user liked them. It pools the history with a plain mean. We replace the mean by
+DIN's attention, see what it looks at, save the model, load it and continue training.
 """
 
 from pathlib import Path
@@ -15,8 +15,8 @@ import din_layers
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
-# A made-up log, so that we know what there is to find. Every film has one of six topics, which
-# the model does not see, and every user likes half of the topics. Id 0 is padding.
+# The log is made up, so we know what there is to find. Every film has one of six topics, which the
+# model does not see, and every user likes half of the topics. Id 0 is padding.
 FILMS, TOPICS, TIME = 120, 6, 20
 
 
@@ -33,15 +33,15 @@ def draw(users):
 train, train_label = draw(50_000)
 test, test_label = draw(5_000)
 
-# The model. An event is a film and whether it was liked, and the ids of the films say which events
-# are real. `mask_zero=True` makes a mask of them too, but it gets lost here: `liked` has none, and
-# where one input has no mask, `Add` hands none on. (`Concatenate` hands on one that is True
-# everywhere.) So `mask=` tells the mean, and `ids=` the attention. The mean blends all events, and
-# the model cannot tell which topic it was that the user liked.
+# The model. An event is a film and whether the user liked it; the ids of the films say which events
+# are real. `mask_zero=True` makes a mask of them, but this model loses it: `liked` has no mask, and
+# if one input has none, `Add` hands none on. (`Concatenate` hands on a mask that is True
+# everywhere.) So the mean gets `mask=` and the attention gets `ids=`. The mean blends all events,
+# so the model cannot tell which topic the user liked.
 #
 # The change: the attention takes the candidates as its query, (batch, candidates, 16), and the
-# events as its keys, and gives a vector for each candidate, (batch, candidates, 16). The mean is
-# one for all, (batch, 1, 16), so that its model takes one candidate; the other takes any number.
+# events as its keys, and returns a vector for each candidate, (batch, candidates, 16). The mean
+# returns one for all, (batch, 1, 16), so its model takes one candidate; the other takes any number.
 
 
 def build(pooling):
@@ -74,8 +74,8 @@ for pooling in ("mean", "attention"):
     print(f"{pooling}: AUC {auc[pooling]:.3f} on users that it has not seen")
 assert auc["attention"] > auc["mean"] + 0.1
 
-# What does it look at? Ask the trained layer again, on its own inputs. Of the first user with a
-# full history: the films that share the candidate's topic should have the weight.
+# What does it look at? Call the trained layer again on its own inputs. We take the first user with
+# a full history: the films that share the candidate's topic should have most of the weight.
 user = int(np.argmax((test["history"] > 0).all(1)))
 one = {name: values[user : user + 1] for name, values in test.items()}
 layer = model.get_layer("attention")
@@ -91,7 +91,7 @@ same = scores[one["history"][0] % TOPICS == topic].sum()
 print(f"{same:.0%} of the weight is on films of the candidate's topic")
 assert same > 0.5
 
-# Save, load, go on training. The classes are registered: `import din_layers` is all it takes.
+# Save, load, continue training. The classes are registered: `import din_layers` is all you need.
 file = Path("runs/drop_in_attention/model.keras")
 file.parent.mkdir(parents=True, exist_ok=True)
 model.save(file)
@@ -101,7 +101,7 @@ again.fit(train, train_label, batch_size=256, verbose=0)
 later = again.evaluate(test, test_label, batch_size=1000, verbose=0)[1]
 print(f"\nLoaded, same predictions; one epoch later AUC {later:.3f}")
 
-# It was trained with one candidate a row, and scores all films for a user at once.
+# The model was trained with one candidate per row, but it can score all films for a user at once.
 everything = again.predict({**one, "film": np.arange(1, FILMS + 1)[None]}, verbose=0)
 assert everything.shape == (1, FILMS, 1)
 np.testing.assert_allclose(

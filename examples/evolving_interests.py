@@ -1,8 +1,8 @@
 """Interests that evolve: GRU, attention scores, AUGRU, which is DIEN. And the mask between them.
 
-DIN asks which events of a history bear on the candidate, and not when they were. DIEN reads the
-history in order: a GRU makes a state of each event, the attention scores the states against the
-candidate, and AUGRU walks through them, changed by each as far as its score says.
+DIN asks which events of a history matter for the candidate, but not when they happened. DIEN reads
+the history in order. A GRU makes a state of each event, and the attention scores the states against
+the candidate. Then AUGRU goes through the states; the score of each says how much it changes AUGRU.
 """
 
 import keras
@@ -13,9 +13,9 @@ import din_layers
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
-# Made-up histories that drift: a user goes back and forth between two topics, some events here,
-# some there, and likes only what has the topic of the last event. Half of the candidates have the
-# last topic, half the other one. Id 0 is padding.
+# Made-up histories that drift: a user switches between two topics every few events, and likes only
+# items with the topic of the last event. Half of the candidates have this topic, half the other
+# one. Id 0 is padding.
 TOPICS, TIME, ITEMS = 6, 16, 60
 
 
@@ -36,11 +36,10 @@ train, test = draw(20_000), draw(4000)
 
 # The trap. Keras's mask goes from layer to layer, here from the embedding through the GRU. (From
 # Keras 3.16 on it ends there.) The first operation that is no layer drops it: the `+` of a residual
-# connection is enough. What follows then takes padding for events, silently. So hand the layers
-# behind it the ids of the history, which say what is an event: `attention([query, states],
-# ids=history)`.
+# connection is enough. The layers behind it then silently take padding for events. So pass them the
+# ids of the history, which say what is an event: `attention([query, states], ids=history)`.
 #
-# AUGRU walks through the history once for each candidate: in DIEN a row has one.
+# AUGRU has to read the history once for each candidate, so in DIEN each row has one candidate.
 
 
 def build(kind):

@@ -1,8 +1,8 @@
 """Tables too large for one device: keras-rs's `DistributedEmbedding` in front of these layers.
 
-On TPUs with SparseCore keras-rs spreads its tables over the chips; elsewhere, as here, they stand
-where the rest of the model does. Three things differ from `keras.layers.Embedding`: one call looks
-up all features, sizes are fixed, and no mask comes out, so the attention is handed the ids.
+On TPUs with SparseCore, keras-rs spreads its tables over the chips. Elsewhere, as here, they stay
+with the rest of the model. Three things differ from `keras.layers.Embedding`: one call looks up all
+features, sizes are fixed, and the output has no mask, so we pass the ids to the attention.
 
     pip install -e ".[examples]" && python examples/large_tables.py
 """
@@ -26,9 +26,9 @@ data = {
 }
 label = (data["item"] % 3 == data["history"][:, :1] % 3).astype(int)[..., None]
 
-# Both features share a table. A feature of more than one axis would be summed up over its last one,
-# like a bag of words. A history must keep its events, so its ids go in as one long row, and the
-# vectors get their time axis back.
+# Both features share a table. keras-rs sums a feature with more than one axis over its last axis,
+# like a bag of words. A history must keep its events, so we pass its ids as one long row and then
+# give the vectors their time axis back.
 
 
 def build(distributed):
@@ -54,7 +54,7 @@ def build(distributed):
     return model
 
 
-# The same weights at the start, the same batches, and the same numbers at the end.
+# With the same weights at the start and the same batches, both give the same numbers at the end.
 keras.utils.set_random_seed(0)
 models = {"DistributedEmbedding": build(distributed=True), "Embedding": build(distributed=False)}
 start = models["Embedding"].get_weights()

@@ -1,9 +1,9 @@
 """Weights from someone else's model: build ours, and set the weights in our order.
 
 A file loads with `custom_objects=din_layers.custom_objects` only if the names, the arguments and
-the layout of the variables are the same. Those of a hand-written attention never are. What always
-works is three steps: let the old code write down its arrays by name, build the same model of these
-layers, and give each layer its arrays with `set_weights`.
+the layout of the variables are the same. Those of a hand-written attention never are. Three steps
+always work: let the old code save its arrays by name, build the same model with these layers, and
+give each layer its arrays with `set_weights`.
 """
 
 import os
@@ -18,8 +18,8 @@ import din_layers
 os.makedirs("runs/load_old_files", exist_ok=True)
 os.chdir("runs/load_old_files")  # all files go there
 
-# The other code: an attention and a Dice over BatchNormalization, as many have written them. It
-# runs as a program of its own. Its last lines are step 1.
+# The other code: an attention and a Dice over BatchNormalization, as many people wrote them. It
+# runs as a separate program. Its last lines are step 1.
 OTHER_CODE = """
 import keras
 import numpy as np
@@ -80,10 +80,10 @@ click = keras.layers.Dense(1, activation="sigmoid")
 model = keras.Model([history, item], click(x))
 
 
-# Step 3: the arrays, in our order. `attention.weights` shows it: kernel and bias of each hidden
-# layer, of the last unit, and then alpha, mean and variance of each Dice. The old code joined
-# [k, q, k - q, k * q]; here it is [q, k, q - k, q * k], so the blocks of the first kernel change
-# places, and one its sign.
+# Step 3: the arrays in our order, which `attention.weights` shows: kernel and bias of each hidden
+# layer, those of the last unit, then alpha, mean and variance of each Dice. The old code joined
+# [k, q, k - q, k * q]. This layer joins [q, k, q - k, q * k], so the blocks of the first kernel
+# change places, and one changes its sign.
 def named(*ends):
     """Return the one array whose name ends so, for each."""
     return [next(x for name, x in old.items() if name.endswith(end)) for end in ends]
@@ -98,14 +98,14 @@ attention.set_weights([np.concatenate([q, k, -k_minus_q, product]), *rest, *dice
 items.set_weights(named("items/embeddings"))
 click.set_weights(named("click/kernel", "click/bias"))
 
-# The same predictions. Only now is it certain that nothing was mixed up.
+# The predictions are the same. Only this shows that nothing was mixed up.
 asked = np.load("asked.npz")
 new = model.predict([asked["history"], asked["history"][:, :1]], verbose=0)
 apart = np.abs(new - asked["scores"]).max()
 print(f"largest difference in {len(new)} predictions: {apart:.1e}")
 assert apart < 1e-5
 
-# What is better now: any length and any number of candidates, and an empty history gives zeros,
-# where the old code gave the mean of the padding's vectors.
+# The new model is better: it takes histories of any length and any number of candidates, and an
+# empty history gives zeros. The old code gave the mean of the padding's vectors.
 assert model.predict([np.zeros((1, 9), int), np.arange(1, 51)[None]], verbose=0).shape == (1, 50, 1)
 model.save("new.keras")

@@ -1,9 +1,9 @@
 """Many candidates for one history: one row per user, one label per candidate, some missing.
 
-A page shows a user several items, and some are clicked. All of them share the history, so they go
-into one row: candidates (batch, candidates), labels (batch, candidates). Rows with fewer items are
-filled up with id 0, whose mask keeps them out of every batch statistic; loss and metrics give them
-weight 0.
+A page shows a user several items, and the user clicks some. All items share the history, so they
+go into one row: candidates (batch, candidates), labels (batch, candidates, 1). Rows with fewer
+items are padded with id 0. Its mask keeps padding out of every batch statistic; loss and metrics
+give it weight 0.
 """
 
 import keras
@@ -14,8 +14,8 @@ import din_layers
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
-# Made-up pages. Every item has one of six topics; a user clicks what shares a topic with the
-# history, which is drawn from two topics. Id 0 is padding, of histories and of pages.
+# Made-up pages. Every item has one of six topics. A history is drawn from two topics, and its user
+# clicks items of these topics. Id 0 is padding, in histories and in pages.
 USERS, ITEMS, TOPICS, TIME, PLACES = 6_000, 300, 6, 20, 8
 
 
@@ -33,8 +33,8 @@ shown = (page > 0).astype("float32")
 clicked = ((page[:, :, None] - 1) % TOPICS == likes[:, None]).any(-1).astype("float32") * shown
 
 # The candidates are the query's axis: query (batch, candidates, 16) gives (batch, candidates, 16).
-# The last axis of 1 stays on output and labels, or Keras would average over the candidates before
-# it looks at their weights.
+# Output and labels keep the last axis of 1; otherwise Keras would average over the candidates
+# before it applies their weights.
 ids = keras.Input((None,), dtype="int32", name="page")
 past = keras.Input((None,), dtype="int32", name="history")
 items = keras.layers.Embedding(
@@ -54,7 +54,7 @@ model.compile(
 )
 model.fit(inputs, clicked[..., None], sample_weight=shown, batch_size=100, epochs=6, verbose=2)
 
-# The loss is the mean over the items that were shown, and over nothing else.
+# The loss is the mean over the items that the page showed, and over nothing else.
 loss, auc = model.evaluate(
     inputs, clicked[..., None], sample_weight=shown, batch_size=USERS, verbose=0
 )
@@ -64,11 +64,11 @@ print(f"\nloss by Keras {loss:.6f}, by hand {-np.log(right).mean():.6f}; AUC {au
 np.testing.assert_allclose(loss, -np.log(right).mean(), rtol=1e-4)
 assert auc > 0.9
 
-# Each candidate gets what it would get alone: in a row of its own, with the history repeated.
+# Each candidate gets the same score as alone, in a row of its own with the history repeated.
 tiled = {"page": page.reshape(-1, 1), "history": np.repeat(history, PLACES, axis=0)}
 alone = model.predict(tiled, batch_size=1000, verbose=0).reshape(scores.shape)
 apart = np.abs(alone - scores)[shown == 1].max()
 print(f"largest difference from scoring each candidate alone: {apart:.1e}")
 assert apart < 1e-5
 
-# And it is cheaper, as the history is looked up and prepared once: `serving.py` takes the time.
+# It is also cheaper, because the history is prepared only once: `serving.py` measures the time.

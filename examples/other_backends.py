@@ -1,8 +1,8 @@
 """One saved model on TensorFlow, JAX and PyTorch: the same predictions.
 
-Keras chooses its backend when it is imported, from the variable KERAS_BACKEND. So each backend runs
-in a process of its own here: one makes, trains and saves the model, all of them load it. Backends
-that are not installed are left out (`pip install jax torch`).
+Keras reads its backend from the variable KERAS_BACKEND when it is imported. So each backend runs in
+its own process here: one makes, trains and saves the model, and all of them load it. Backends that
+are not installed are skipped (`pip install jax torch`).
 """
 
 import importlib.util
@@ -82,6 +82,6 @@ for backend, answer in answers.items():
     print(f"{backend:36} {apart['scores']:9.1e} {apart['after']:25.1e}")
     assert apart["scores"] < 1e-5
 
-# Training goes on anywhere, but from there on the numbers drift apart, with or without the layers
-# of this package: Keras's Adam treats the sparse gradient of an embedding on TensorFlow in its own
-# way. Strings and ragged tensors need TensorFlow.
+# You can continue training on any backend, but then the numbers drift apart, with or without the
+# layers of this package: on TensorFlow, Keras's Adam treats the sparse gradient of an embedding
+# differently. Strings and ragged tensors need TensorFlow.

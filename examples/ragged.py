@@ -1,8 +1,9 @@
-"""Ragged histories, and `skip_padding=True`: the same numbers without the price of padding.
+"""Ragged histories and skipped padding: the same numbers without the cost of padding.
 
-Where most users have short histories and a few have long ones, most of a padded batch is padding.
-There are two ways around it: feed ragged tensors, which need TensorFlow and no XLA, or leave the
-model padded and let the attention compute the real events alone, which works on every backend.
+If most users have short histories and a few have long ones, most of a padded batch is padding.
+There are two ways to save its cost. Feed ragged tensors, which need TensorFlow without XLA. Or keep
+the model padded and let the attention compute the real events alone, which works on every backend
+and is the default where it pays. `skip_padding=False` turns it off here, to compare.
 """
 
 import time
@@ -23,7 +24,7 @@ item = rng.integers(1, ITEMS, (USERS, 1))
 label = rng.integers(0, 2, (USERS, 1, 1))
 print(f"{np.mean(padded > 0):.0%} of the padded positions are events")
 
-# One model in three forms. `ragged=True` at the input is the only change for ragged tensors.
+# One model in three forms. For ragged tensors only the input changes: `ragged=True`.
 
 
 def build(is_ragged=False, skip_padding=False):
@@ -57,7 +58,7 @@ for name, (model, history) in forms.items():
     seconds[name] = (time.perf_counter() - begin) / 3
     trained[name] = model.get_weights()
 
-# The same predictions, and after four epochs the same weights, up to rounding.
+# The predictions are the same, and so are the weights after four epochs, up to rounding.
 print("\nform           s / epoch  speed  predictions differ by  trained weights by")
 for name in forms:
     apart = np.abs(predictions[name] - predictions["padded"]).max()
@@ -70,5 +71,5 @@ for name in forms:
     assert apart < 1e-6
     assert drift < 1e-5
 
-# A model trained on ragged tensors can serve padded ones, and the other way round: copy the weights
-# with `set_weights`, as above. `mask_zero=True` tells the padded form what is padding.
+# A model trained on ragged tensors can serve padded ones, and vice versa: copy the weights with
+# `set_weights`, as above. In the padded form, `mask_zero=True` marks the padding.

@@ -1,6 +1,6 @@
 """Serve a model: export it, and score 500 candidates for one user in three runtimes.
 
-SavedModel keeps the strings of the catalogue and their lookup inside; LiteRT and ONNX know no
+SavedModel contains the strings of the catalogue and their lookup. LiteRT and ONNX support no
 strings, so they get the numeric model behind the lookup. None of the three needs this package.
 
     pip install -e ".[examples,export]" && python examples/serving.py
@@ -22,8 +22,8 @@ os.chdir("runs/serving")  # all files go there
 keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
-# A model of ids: films with their ratings, and candidates on an axis of their own. It is trained
-# for a moment, on made-up histories with one candidate each. The same model serves 500.
+# A model of ids: films with their ratings, and candidates on an axis of their own. We train it
+# briefly on made-up histories with one candidate each. The same model serves 500.
 FILMS, TIME, CANDIDATES = 9_000, 50, 500
 movie = keras.Input((None,), dtype="int32", name="movie")
 history = keras.Input((None,), dtype="int32", name="history")
@@ -31,7 +31,7 @@ stars = keras.Input((None,), dtype="int32", name="stars")
 films = keras.layers.Embedding(FILMS + 2, 16, mask_zero=True)
 query = films(movie)
 keys = keras.layers.Add()([films(history), keras.layers.Embedding(11, 16)(stars)])
-# The ids say what is an event: `Add` hands no mask on, as the stars have none.
+# The ids say what is an event: `Add` hands no mask on, because the stars have none.
 interest = din_layers.AttentionPoolingLayer((80, 40), "dice")([query, keys], ids=history)
 x = din_layers.Dice()(keras.layers.Dense(80)(keras.layers.Concatenate()([interest, query])))
 probability = keras.layers.Dense(1, activation="sigmoid")(x)  # (batch, candidates, 1)
@@ -45,7 +45,7 @@ inputs = {
 }
 numeric.fit(inputs, rng.integers(0, 2, (2560, 1, 1)), batch_size=256, verbose=0)
 
-# The lookup in front of it: film ids of the catalogue, strings, become 2, 3, ...
+# The lookup in front of it turns the film ids of the catalogue, which are strings, into 2, 3, ...
 catalogue = np.array([f"tt{number:05}" for number in range(FILMS)])
 lookup = din_layers.VocabLayer(catalogue, mask_value="")
 texts = [keras.Input((None,), dtype="string", name=name) for name in ("movie", "history")]
@@ -63,7 +63,7 @@ by_text = {name: catalogue[by_id[name] - 2] for name in ("movie", "history")}
 np.savez("texts.npz", **by_text, stars=by_id["stars"])
 expected = numeric.predict(by_id, verbose=0).ravel()
 
-# Export. Batch, history and candidates stay of any size.
+# Export. Batch, history and candidates may still have any size.
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 strings.export("of_strings", verbose=False)
 numeric.export("of_ids", verbose=False)
@@ -73,7 +73,7 @@ with warnings.catch_warnings():
     numeric.export("din.onnx", format="onnx", verbose=False)
 
 # The server's side, in a process that cannot import this package. It scores the request as it is,
-# and as a model without an axis for candidates would need it: one row for each, the history in all.
+# and then as a model without a candidate axis needs it: one row per candidate, each with history.
 SERVER = """
 import sys, time
 sys.modules["din_layers"] = None  # importing it would be an error

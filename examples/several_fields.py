@@ -1,7 +1,7 @@
 """Several fields: every event has an item, a category and a shop, and each field its own attention.
 
-Items come and go, so that their ids say little; categories and shops stay. Each field gets an
-embedding and an attention of its own, and what the attentions give is concatenated.
+Items come and go, so their ids say little; categories and shops stay. Each field gets its own
+embedding and attention, and the model concatenates the outputs of the attentions.
 """
 
 import keras
@@ -13,8 +13,8 @@ keras.utils.set_random_seed(0)
 rng = np.random.default_rng(0)
 
 # Made-up purchases. A user buys in four of twelve categories and in six of twelve shops, and clicks
-# on an item where both its category and its shop are among them. Nearly every item is new. Id 0
-# is padding.
+# on an item if both its category and its shop are among them. Nearly every item is new. Id 0 is
+# padding.
 CATEGORIES = SHOPS = 12
 TIME = 20
 
@@ -39,8 +39,8 @@ def draw(users):
 
 (train, train_label), (test, test_label) = draw(40_000), draw(5_000)
 
-# The ids of each field are hashed to buckets inside the model, so that no field needs a vocabulary.
-# With `mask_zero=True` the id 0, padding, gets bucket 0 for itself alone.
+# The model hashes the ids of each field to buckets, so no field needs a vocabulary. With
+# `mask_zero=True`, bucket 0 is reserved for the id 0, the padding.
 BUCKETS = {"item": 10_000, "category": 500, "shop": 500}
 
 
@@ -71,7 +71,7 @@ for fields in (["item"], ["item", "category"], ["item", "category", "shop"]):
     print(f"AUC {auc[len(fields)]:.3f} with the fields {', '.join(fields)}")
 assert auc[1] < auc[2] - 0.1 < auc[3] - 0.15
 
-# What does each field look at? One user who clicks, and the weight of each event by each attention.
+# What does each field look at? For one user who clicks: the weight of each event in each attention.
 user = int(np.argmax(test_label))
 one = {name: values[user : user + 1] for name, values in test.items()}
 weights = {}

@@ -1,10 +1,10 @@
-"""Raw lines in: strings and key:weight lists are read, looked up, hashed and pooled by the model.
+"""Raw lines in: the model parses key:weight lists and strings, looks them up, hashes and pools.
 
-`community_feed.csv` has ten rows, as they were published with a DIN for the feed of a community
+`community_feed.csv` has ten rows that were published with a DIN for the feed of a community
 (xulu1352, "Attention机制的实现及其在社区资讯推荐中的应用"): articles shown to a reader, and whether
-the reader opened them. No vocabulary file and no second implementation stand between training and
-serving: one saved model scores raw lines. Strings in a model need TensorFlow under Keras;
-elsewhere use the same layers in `tf.data`.
+the reader opened them. Training and serving need no vocabulary file and no second implementation:
+one saved model scores raw lines. Strings in a model need the TensorFlow backend; on other backends,
+use the same layers in `tf.data`.
 """
 
 import os
@@ -52,9 +52,9 @@ class ReadLines(keras.layers.Layer):
         return {**found, "weights": keras.KerasTensor((lines.shape[0], None), "float32")}
 
 
-# The model. All topics that there are get an id each: `VocabLayer` makes 0 of the padding and 1 of
-# what it does not know. Keywords are many and new ones come up: `HashLayer` sends each to a bucket.
-# The article and all lists share the two tables.
+# The model. The topics are known, so `VocabLayer` gives each its id, unknown ones 1 and padding 0.
+# Keywords are many, and new ones appear: `HashLayer` sends each to a bucket. The article and all
+# lists share the two tables.
 line = keras.Input((), dtype="string", name="line")
 row = ReadLines()(line)
 vocabulary = din_layers.VocabLayer(tuple(map(str, range(1, 700))), mask_value="0")
@@ -70,12 +70,12 @@ def article(topics, keywords):
 
 candidate = article("topic_id", "keyword_id")  # (batch, 1, 16)
 history = article("hist_topic_id", "hist_keyword_id")
-# An event has two features, and the ids of one of them say what is an event.
+# An event has two features; the ids of one of them say which positions are events.
 attention = din_layers.AttentionPoolingLayer((80, 40), att_activation="dice")
 interest = attention([candidate, history], ids=vocabulary(row["hist_topic_id"]))
 
-# The favourites are pooled by their weights, followed topics by their plain mean: "sum" divides the
-# weights by their sum, as `tf.nn.embedding_lookup_sparse` does.
+# The favourites are pooled with their weights: "sum" divides these by their sum, as
+# `tf.nn.embedding_lookup_sparse` does. Followed topics are pooled by a plain mean.
 favourites = [topic(vocabulary(row["all_topic_fav_7"])), row["weights"]]
 favourites = din_layers.WeightedSequenceLayer("sum")(favourites)
 favourites = din_layers.SequencePoolingLayer("sum")(favourites)
@@ -86,7 +86,7 @@ x = keras.layers.Concatenate()([candidate, interest, favourites, followed, *type
 x = din_layers.Dice()(keras.layers.Dense(32)(x))
 model = keras.Model(line, keras.layers.Dense(1, activation="sigmoid")(x))
 
-# Ten rows are learnt by heart; `tensorboard --logdir runs/strings_and_weights/logs` shows how.
+# The model memorises the ten rows; `tensorboard --logdir runs/strings_and_weights/logs` shows how.
 asked, opened = tf.constant(lines), np.array([[[float(text[0])]] for text in lines])
 model.compile(keras.optimizers.Adam(1e-2), "binary_crossentropy")
 model.fit(asked, opened, epochs=60, verbose=0, callbacks=[keras.callbacks.TensorBoard("logs")])
@@ -97,7 +97,7 @@ by_hand = weights / weights.sum() @ table[[1 + 1, 177 + 1, 502 + 1]]  # "1" is t
 pooled = keras.Model(line, favourites).predict(asked, verbose=0)[0, 0]
 np.testing.assert_allclose(pooled, by_hand, rtol=0, atol=1e-6)
 
-# Saved and loaded, and exported for a process that has TensorFlow alone. The label may be empty.
+# Save and load the model; export it for a process that has only TensorFlow. The label may be empty.
 model.save("model.keras")
 again = keras.models.load_model("model.keras")
 scores = again.predict(asked, verbose=0).ravel()

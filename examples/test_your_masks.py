@@ -1,8 +1,8 @@
-"""Test the masks of your own layers and models: a wrong one is named, with its smallest history.
+"""Test the masks of your own layers and models, and see the smallest history that fails.
 
-A mask breaks silently. `din_layers.testing` draws padded histories, puts NaN and large numbers
-where the padding is, and shows the smallest history on which a layer or a model gives a wrong
-answer. It needs `pip install "din-layers[testing]"`.
+Masks break silently. `din_layers.testing` draws padded histories, puts NaN and large numbers into
+the padding, and shows the smallest history for which a layer or a model gives a wrong answer. It
+needs `pip install "din-layers[testing]"`.
 """
 
 import keras
@@ -13,8 +13,8 @@ from din_layers import testing
 
 # ## A layer
 #
-# Here is a layer of our own. It averages the events of a history, and the formula looks right:
-# padding times 0 is 0, and it divides by the number of events.
+# This layer averages the events of a history. The formula looks right: padding times 0 is 0, and
+# the sum is divided by the number of events.
 
 
 class Average(keras.layers.Layer):
@@ -29,7 +29,7 @@ class Average(keras.layers.Layer):
         return ops.sum(sequence * mask, axis=1) / ops.sum(mask, axis=1)
 
     def compute_mask(self, inputs, mask=None):
-        return None  # no time axis is left that a mask could be for
+        return None  # the output has no time axis, so it needs no mask
 
 
 def check_layer(layer):
@@ -48,12 +48,12 @@ print("Average breaks", ", ".join(failed))
 print("\n" + failed["empty_history"])
 assert set(failed) == {"padding_is_inert", "finite_gradients", "empty_history"}
 
-# It breaks three: NaN times 0 is NaN, and an empty history divides by 0. The mend is to select
-# instead of multiplying, and to divide by 1 where there is nothing.
+# It breaks three: NaN times 0 is NaN, and an empty history divides by 0. The fix: select instead of
+# multiplying, and divide an empty history by 1.
 
 
-class MendedAverage(Average):
-    """Mean of the events of a history, zeros where there is none."""
+class FixedAverage(Average):
+    """Mean of the events of a history, zeros for an empty one."""
 
     def call(self, sequence, mask=None):
         mask = mask[..., None]
@@ -61,15 +61,15 @@ class MendedAverage(Average):
         return ops.sum(ops.where(mask, sequence, 0.0), axis=1) / ops.maximum(count, 1.0)
 
 
-assert check_layer(MendedAverage()) == {}
-testing.check_masking(lambda x, mask: MendedAverage()(x, mask=mask))  # all invariants at once
-print("\nMendedAverage: every invariant holds")
+assert check_layer(FixedAverage()) == {}
+testing.check_masking(lambda x, mask: FixedAverage()(x, mask=mask))  # all invariants at once
+print("\nFixedAverage: every invariant holds")
 
 # ## A model
 #
-# A model may drop a mask between two layers that are right. This one scales its embeddings by
-# `x * 2`, which is no layer, so the mask ends there, without a warning. The mean then counts the
-# padding, and the same user gets another answer in a batch with longer histories.
+# A model may lose a mask between two correct layers. This one scales its embeddings by `x * 2`,
+# which is no layer, so the mask ends there without a warning. The mean then counts the padding, and
+# the same user gets another answer in a batch with longer histories.
 
 
 def build(scale):
@@ -93,5 +93,5 @@ else:
 testing.check_ids(build(keras.layers.Rescaling(2.0)))
 print("\nThe model with `Rescaling(2.0)`: every invariant holds")
 
-# In your own tests these are one line each. For a saved model there is
+# In your own tests, each check is one line. To check a saved model, run
 # `python -m din_layers.testing model.keras --import din_layers`.

@@ -1,11 +1,11 @@
 """Two devices train the same model as one: Dice has to know the whole batch.
 
-Dice takes mean and variance of the batch. Where devices share a batch, each sees its part only,
-unless the layer is told to ask the others: `Dice(synchronized=True)`. Only on JAX, where a batch is
-one array wherever its parts are, it is synchronized in any case.
+Dice uses the mean and variance of the batch. If devices share a batch, each sees only its part,
+unless you write `Dice(synchronized=True)`. On JAX, Dice is always synchronized: a batch is one
+array, wherever its parts are.
 
-On TensorFlow two logical processors play the devices, on JAX and PyTorch two processes that could
-as well be two machines. Without `pip install "din-layers[jax,torch]"` these are left out.
+On TensorFlow, two logical processors act as the devices. On JAX and PyTorch two processes do, which
+could also be two machines; these need `pip install "din-layers[jax,torch]"` and else are skipped.
 """
 
 import importlib.util

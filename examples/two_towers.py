@@ -1,9 +1,9 @@
 """Two towers: from all films, which hundred should a ranking model look at?
 
-A ranking model is too slow for all films, so a simpler one goes first. A user tower and an item
-tower each make a vector, and their inner product is the score: the items' vectors are computed
-once, and finding the best of them is a search. The data are 100,004 real MovieLens ratings; the
-last film of each user is held out, to be found among all others.
+A ranking model is too slow for all films, so a simpler one selects some first. A user tower and an
+item tower each make a vector, and the score is their inner product. The items' vectors are computed
+once; finding the best of them is a search. The data are 100,004 real MovieLens ratings. The last
+film of each user is held out: the search should find it among all others.
 """
 
 from pathlib import Path
@@ -27,7 +27,7 @@ movie = 1 + pd.factorize(ratings["movieId"])[0]
 genre_of = np.zeros(movie.max() + 1, int)
 genre_of[movie] = 1 + pd.factorize(ratings["genres"])[0]
 
-# What the user tower is told in front of each rating: what the user rated before, the newest first.
+# The input of the user tower for each rating: what the user rated before, newest first.
 first = np.searchsorted(user, user)
 place = np.arange(len(user))
 back = place[:, None] - 1 - np.arange(HISTORY)
@@ -68,8 +68,8 @@ pooled += [mean(genres(asked["genres"]), lengths=asked["length"])]
 user_vector = tower([table(user.max() + 1, 16)(asked["user"]), *pooled], 128, 64)
 user_tower = keras.Model(asked, user_vector, name="user_tower")
 
-# Training: each user's own film, always class 0, against those of all others in the batch. Popular
-# films are among these more often; subtracting the logarithm of their share makes up for it
+# Training: each user's own film, always class 0, competes with those of all others in the batch.
+# Popular films appear there more often; subtracting the logarithm of their share corrects for this
 # ("Sampling-Bias-Corrected Neural Modeling for Large Corpus Item Recommendations", section 3). The
 # user's own film is no negative. (RemoveAccidentalHits of keras-rs 0.4.0 changes nothing.)
 share = np.bincount(movie[train], minlength=movie.max() + 1) / len(train)
@@ -83,7 +83,7 @@ def in_batch_logits(users, items, ids):
     return ops.concatenate([own, others], axis=-1)
 
 
-# Against the definition, in NumPy: two users who share a film, and a third.
+# Compared with the definition in NumPy: two users who share a film, and a third.
 some, ids = np.random.default_rng(0).normal(0, 0.1, (2, 3, DIM)).astype("float32"), movie[[9, 9, 5]]
 logits = ops.convert_to_numpy(in_batch_logits(some[0], some[1][[0, 0, 2]], ids[:, None]))
 scores = some[0] @ some[1][[0, 0, 2]].T / TEMPERATURE - np.log(share[ids])
@@ -97,7 +97,7 @@ model = keras.Model({**asked, "own": own}, logits)
 model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 model.fit({**told(train), "own": movie[train, None]}, 0 * train, 256, epochs=8, verbose=2)
 
-# Each tower is saved and used on its own: the films' vectors once, then a search for each user.
+# Each tower is saved and used separately: once for the films' vectors, then a search for each user.
 folder = Path("runs/two_towers")
 folder.mkdir(parents=True, exist_ok=True)
 for one in (user_tower, item_tower):

@@ -4,10 +4,10 @@
 >>> pool = din_layers.SequencePoolingLayer("mean")
 >>> testing.check_masking(lambda sequence, mask: pool(sequence, mask=mask))
 
-`check_masking` draws padded histories and looks for a counterexample to each of `INVARIANTS`;
-`check_ids` does so for a whole model that starts from padded ids, a saved one too
-(`python -m din_layers.testing model.keras`); `check_round_trip` saves and loads. `masks`,
-`padded_sequences` and `histories` are Hypothesis strategies for tests of one's own.
+`check_masking` draws padded histories and looks for a counterexample to each of `INVARIANTS`.
+`check_ids` does so for a whole model that starts from padded ids, also for a saved one
+(`python -m din_layers.testing model.keras`). `check_round_trip` saves and loads. `masks`,
+`padded_sequences`, `histories` and `garbage` are Hypothesis strategies for your own tests.
 
 The module needs Hypothesis: `pip install "din-layers[testing]"`.
 """

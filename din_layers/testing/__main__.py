@@ -41,14 +41,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add, default = parser.add_argument, "(default: %(default)s)"
     add("model", type=Path, help="a .keras file")
-    add("--history", action="append", metavar="INPUT", help="an input with the time axis; repeat")
-    add("--output", help="which output, if the model has several")
-    vocabulary = "how many ids an input has that feeds no Embedding; repeat"
+    history = "an input with the time axis; may be repeated"
+    add("--history", action="append", metavar="INPUT", help=history)
+    add("--output", help="the output to check, if the model has several")
+    vocabulary = "the number of ids of an input that feeds no Embedding; may be repeated"
     add("--vocabulary", action="append", default=[], metavar="INPUT=N", help=vocabulary)
     padding = f"where padding may stand {default}"
     add("--padding", choices=PADDINGS, default="right", help=padding)
     add("--order", action="store_true", help="check permutation_invariance too")
-    imports = "a module that registers the model's classes; repeat"
+    imports = "a module that registers the model's classes; may be repeated"
     add("--import", dest="imports", action="append", default=[], metavar="MODULE", help=imports)
     add("--max-examples", type=int, default=20, help=f"for each invariant {default}")
     add("--seed", type=int, default=0, help=f"of the search {default}")

@@ -39,30 +39,31 @@ def check_ids(
 ) -> None:
     """Look for histories of ids on which a model breaks an invariant of masking.
 
-    A position is invalid where the ids are 0, as `Embedding(mask_zero=True)` has it. All inputs of
-    the history share one mask. Of the tags of an event, (batch, time, tags), some may be 0 too. For
-    `padding_is_inert` the rows 0 of the embeddings of the history are overwritten for the time of
-    the check, with NaN too: a right model never lets them reach its output. Gradients are compared
-    for finite rows only, as NaN passes into those of Keras's RNNs. `loss_skips_padding` asks of an
-    output with the time axis, of candidates say, whether its mask reaches a loss.
+    A position is invalid if its id is 0, as in `Embedding(mask_zero=True)`. All inputs of the
+    history share one mask. If events have tags, (batch, time, tags), some tags may be 0 too.
+
+    For `padding_is_inert`, the check overwrites row 0 of the history's embeddings for a while, also
+    with NaN: in a correct model it never reaches the output. The check compares gradients for
+    finite rows only, because NaN reaches the gradients of Keras's RNNs. `loss_skips_padding` tests
+    whether the mask of an output with the time axis, such as one of candidates, reaches a loss.
 
     Args:
         model: A functional or sequential model, such as `keras.models.load_model` returns. Its
-            weights are left as they were.
+            weights are the same afterwards.
         history: The names of the inputs with a time axis. By default those that feed an
             `Embedding(mask_zero=True)` and have more than one position, and those of the same
             number of positions.
         output: The name of the output to check, if there are several.
-        vocabulary: By the name of an integer input, the number of its ids, for inputs that do not
-            go straight into an `Embedding`.
+        vocabulary: The number of ids, by name of the input, for integer inputs that do not go
+            straight into an `Embedding`.
         padding: Where invalid positions may stand: `"right"`, `"left"` or `"any"`.
-        invariants: The names to check, of `INVARIANTS` but `extreme_values` and
-            `dtype_and_shape`. By default all of them but `permutation_invariance`, and but
-            `padding_invariance` where a fixed number of positions leaves nothing to vary.
+        invariants: The names to check, of `loss_skips_padding` and `INVARIANTS` except
+            `extreme_values` and `dtype_and_shape`. By default all except `permutation_invariance`,
+            and without `padding_invariance` if a fixed number of positions leaves nothing to vary.
         empty: As in `check_masking`.
-        training: How the model is called. With `True`, padding is found that enters the statistics
-            of a batch, as in `Dense(activation=Dice())`; `batch_independence`, which such
-            statistics break, is then checked only if it is named.
+        training: How to call the model. `True` finds padding that enters the statistics of a
+            batch, as in `Dense(activation=Dice())`. Such statistics break `batch_independence`,
+            which is then checked only if you name it.
         tolerance: As in `check_masking`.
         max_examples: How many batches to draw for each invariant.
         seed: The same seed draws the same batches.

@@ -39,33 +39,35 @@ def check_masking(
     """Look for a batch on which a layer or a model breaks an invariant of masking.
 
     Args:
-        apply: Wires what is checked. It is called as `apply(sequence, mask)` with tensors of the
+        apply: The function to check. It is called as `apply(sequence, mask)` with tensors of the
             backend, `sequence` float32 (batch, time, dim) and `mask` bool (batch, time), and
-            returns one floating-point tensor with the batch first. An output whose second axis is
-            time is compared at valid positions only. `apply` may get NaN where `mask` is False.
+            returns one floating-point tensor with the batch first. If the second axis of the
+            output is time, only valid positions are compared. `sequence` may hold NaN where `mask`
+            is False.
         dim: The size of the last axis of `sequence`.
-        min_batch: The smallest number of rows; with `max_batch`, for functions of one batch size.
+        min_batch: The smallest number of rows; the same as `max_batch` if `apply` needs one size.
         max_batch: The largest number of rows.
-        min_time: The smallest number of positions; equal to `max_time` for functions of one.
-        max_time: The largest number of positions; two more come where padding is added. By default
-            6, and one history of 64 is tried too: give it for a function that takes fewer. On JAX,
-            which compiles for each shape, only the smallest and largest sizes are drawn.
-        padding: Where invalid positions may stand: `"any"`, holes among them, `"right"` or
-            `"left"`, for layers that do not promise more.
-        invariants: The names to check, of `INVARIANTS`. By default `DEFAULT_INVARIANTS`, all but
-            `permutation_invariance` (the order may matter) and `dtype_and_shape` (which calls
-            `apply` with `keras.KerasTensor`s too), and not `padding_invariance` where one number
-            of positions and one-sided padding leave nothing to vary.
-        empty: What `empty_history` asks of the output of a row without events: `"finite"`, numbers
-            that neither the padding nor a sentinel such as -1e9 decides, or `"zeros"`.
+        min_time: The smallest number of positions; the same as `max_time` if `apply` needs one.
+        max_time: The largest number of positions; checks that add padding need two more. By default
+            6, and one history of 64: set it if `apply` takes fewer. On JAX, which compiles for each
+            shape, only the smallest and largest sizes are drawn.
+        padding: Where invalid positions may stand: `"any"`, between events too; `"right"` or
+            `"left"` for layers that support only one side.
+        invariants: The names to check, of `INVARIANTS`. By default `DEFAULT_INVARIANTS`: all except
+            `permutation_invariance` (the order may matter) and `dtype_and_shape` (which also calls
+            `apply` with `keras.KerasTensor`s). `padding_invariance` is left out if one number of
+            positions and one-sided padding leave nothing to vary.
+        empty: What `empty_history` expects of the output of a row without events: `"finite"`,
+            finite numbers that depend neither on the padding nor on a sentinel such as -1e9; or
+            `"zeros"`.
         tolerance: The largest difference between outputs, or gradients, that should be equal,
-            relative to the largest one there or in a typical batch, or None: 2e-5 for float32, by
-            the dtype of the output.
+            relative to the largest one there or in a typical batch. `None`: by the dtype of the
+            output, 2e-5 for float32.
         max_examples: How many batches to draw for each invariant.
         seed: The same seed draws the same batches.
 
     Raises:
-        MaskingError: An invariant does not hold. The text names it and shows the smallest batch
+        MaskingError: An invariant does not hold; the text names it and shows the smallest batch
             found, the outputs, and code that reproduces them. Or the output depends on padding
             alone.
         TypeError: `apply` is not callable, does not return one tensor, or its output has no

@@ -44,7 +44,7 @@ class RoundTripError(AssertionError):
     """A layer or a model is not the same after it was saved and loaded, cloned or rebuilt.
 
     Attributes:
-        step: Where: `config`, `clone_model`, `.keras` or `.weights.h5`.
+        step: The step that failed: `config`, `clone_model`, `.keras` or `.weights.h5`.
     """
 
     __module__ = "din_layers.testing"
@@ -63,20 +63,20 @@ def check_round_trip(
 ) -> None:
     """Check that a layer or model gives the same numbers after every round trip.
 
-    They are: its config through JSON and `from_config`; `clone_model`; a `.keras` file and a
-    `.weights.h5` file, both loaded with `safe_mode=True` in a fresh process.
+    The round trips are: its config through JSON and `from_config`; `clone_model`; and a `.keras`
+    and a `.weights.h5` file, which a fresh process loads with `safe_mode=True`.
 
     Args:
         layer_or_model: A layer, or a functional or sequential model.
         inputs: What to call it on: an array, or a list, tuple or dict of arrays.
-        imports: The modules to import in the fresh process, which must be enough to register all
-            classes. By default the packages of the classes of its layers.
-        tolerance: The largest relative or absolute difference that counts as none.
+        imports: The modules that the fresh process imports; they must register all classes. By
+            default the packages of the classes of its layers.
+        tolerance: The largest relative or absolute difference that counts as equal.
 
     Raises:
-        RoundTripError: The numbers differ, the config is no JSON or comes back otherwise, or
-            loading fails.
-        TypeError: It is neither a layer nor a model with inputs.
+        RoundTripError: The numbers differ, the config is no JSON or changes on its way, or loading
+            fails.
+        TypeError: `layer_or_model` is neither a layer nor a model with inputs.
 
     Example:
         >>> layer = din_layers.SequencePoolingLayer("max")

@@ -41,9 +41,9 @@ def gradients(
 ) -> tuple[list[Array], list[Array]]:
     """Return the gradients that `check_masking` and `check_ids` look at.
 
-    They are those of a sum of the outputs with another weight for each channel, and come in two
-    lists: of each floating-point array among the inputs, and of each trainable variable that the
-    function reads.
+    They are the gradients of a sum of the outputs with a different weight for each channel. The two
+    lists have one gradient for each floating-point array among the inputs, and one for each
+    trainable variable that the function reads.
 
     Args:
         function: Called with the inputs, as tensors.

@@ -46,12 +46,12 @@ def _same_events(subject: Subject, batch: Batch, other: Batch) -> None:
     one, two = subject.differentiate(batch), subject.differentiate(other)
     fail = _Failure("padding_invariance", subject, batch, other)
     fail.unless_close(
-        "padding the same events otherwise changes the output",
+        "padding the same events differently changes the output",
         subject.counted(batch, one.output),
         subject.counted(other, two.output),
         "output",
     )
-    what = "padding the same events otherwise changes the gradient of the {}"
+    what = "padding the same events differently changes the gradient of the {}"
     for name in one.aligned:
         pair = one.aligned[name][batch.mask], two.aligned[name][other.mask]
         fail.unless_close(what.format(f"valid positions of `{name}`"), *pair, "inputs")
@@ -129,11 +129,11 @@ def empty_history(subject: Subject, draw: Draw) -> None:
     for gradient in [*result.aligned.values(), *result.weights]:
         fail.unless_finite("a gradient is not finite when a row is empty", gradient)
     bound = SENTINEL_RATIO * max(1.0, subject.largest(batch))
-    fail.unless_below("a sentinel shines through an empty row", result.output[empty], bound)
+    fail.unless_below("a sentinel decides the output of an empty row", result.output[empty], bound)
     fail = _Failure("empty_history", subject, batch, other)
     only_valid = [] if subject.keeps_time else [empty]
     fail.unless_equal(
-        "what stands at the padding decides the output of an empty row",
+        "the padding decides the output of an empty row",
         result.output[only_valid],
         subject.run(other)[only_valid],
     )
@@ -179,7 +179,7 @@ def extreme_values(subject: Subject, draw: Draw) -> None:
     fail = _Failure("extreme_values", subject, batch)
     fail.unless_finite("the output of large events is not finite", output[batch.mask.any(1)])
     _Failure("extreme_values", subject, batch, other).unless_close(
-        "padding the same large events otherwise changes the output",
+        "padding the same large events differently changes the output",
         subject.counted(batch, output),
         subject.counted(other, moved),
         "output",

@@ -83,14 +83,14 @@ def masks(
 ) -> st.SearchStrategy[Array]:
     """Draw which positions are valid: bool (batch, time), True where valid.
 
-    Rows without a valid position and rows without an invalid one come up often.
+    Rows without any valid position, and rows without any invalid one, are frequent.
 
     Args:
         min_batch: The smallest number of rows.
         max_batch: The largest number of rows.
         min_time: The smallest number of positions, 0 too.
         max_time: The largest number of positions.
-        padding: Where invalid positions stand: `"right"`, `"left"`, or `"any"`, holes among them.
+        padding: Where invalid positions stand: `"right"`, `"left"`, or `"any"`, between events too.
 
     Example:
         >>> from hypothesis import given
