@@ -40,7 +40,7 @@ class SequenceLayer(keras.Layer):
     Args:
         hist_mask_value: The id of an invalid position.
         mask_required: Whether a dense sequence that comes with nothing to tell its padding is an
-            error. Before 0.4 it was called `supports_masking`, and still may be.
+            error. Before 0.4 it was called `supports_masking`; that name warns.
         **kwargs: As in every Keras layer.
 
     Call arguments:

@@ -38,7 +38,7 @@ class SequencePoolingLayer(SequenceLayer):
         mode: `"sum"`, `"mean"`, `"max"` or `"sqrtn"` (the sum divided by the square root of the
             number of valid events).
         mask_required: Whether a dense sequence without `lengths`, `ids` or a mask is a ValueError.
-            Its name before 0.4, `supports_masking`, still works.
+            Its name before 0.4, `supports_masking`, works with a warning.
         hist_mask_value: The id of an invalid position, if you pass `ids`.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 

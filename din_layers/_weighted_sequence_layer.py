@@ -58,7 +58,7 @@ class WeightedSequenceLayer(SequenceLayer):
             `"sqrtn"`, division by the root of the sum of their squares; `None` or `False`,
             nothing. A history whose sum, or sum of squares, is 0 gives zeros.
         mask_required: Whether a dense sequence without `lengths`, `ids` or a mask is a ValueError.
-            Its name before 0.4, `supports_masking`, still works.
+            Its name before 0.4, `supports_masking`, works with a warning.
         hist_mask_value: The id of an invalid position, if you pass `ids`.
         **kwargs: As in every Keras layer: `name`, `dtype`, `trainable`.
 
