@@ -174,7 +174,7 @@ def gather_processes(x: Tensor) -> Tensor:
 
 
 def has_dice(x: Tensor) -> bool:
-    """Tell whether the backend computes Dice in training by hand, in half the time: PyTorch."""
+    """Tell whether the backend computes Dice in training by hand: PyTorch, eagerly."""
     return backend() == "torch" and shapes_may_depend_on_data(x)
 
 
@@ -300,7 +300,7 @@ def project(x: Tensor, kernel: Tensor) -> Tensor:
     """Multiply (..., dim) by a matrix (dim, units)."""
     if backend() != "tensorflow":
         return ops.matmul(x, kernel)
-    # One product of matrices: Keras's takes ten operations to come to that.
+    # One product of matrices, as Keras's is in the end, by fewer operations.
     rows = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)
     sizes = x.shape[:-1] if None not in x.shape else ops.shape(x)[:-1]
     return ops.reshape(rows, (*sizes, kernel.shape[-1]))

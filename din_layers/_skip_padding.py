@@ -38,12 +38,12 @@ def attend_to_events(
     unit: LocalActivationUnit,
     training: bool | None,
 ) -> Any:
-    """Return what a function makes of a history, or of the same without its padding.
+    """Choose how padding is treated, and attend to the history in that way.
 
     Args:
         asked: Whether to skip the padding where that can be done; None: where it pays.
-        attend: The function.
-        history: The history.
+        attend: The computation, which takes a history in any layout.
+        history: The history as the inputs tell it.
         unit: What scores the events.
         training: Whether the result is trained with.
     """

@@ -5,6 +5,7 @@ every mode, with its float64 result. The modes are those that the package's own 
 one is in every test at once, and fails where `oracles.py` does not know it.
 """
 
+import abc
 import ast
 import itertools
 from functools import cache
@@ -72,7 +73,7 @@ every_layer = pytest.mark.parametrize("name", SEQUENCE_LAYERS)
 # Every sequence layer in every mode ---------------------------------------------------------------
 
 
-class Case:
+class Case(abc.ABC):
     """A sequence layer in one mode: what it is called on, and what it should give.
 
     Attributes:
@@ -96,7 +97,8 @@ class Case:
         self.config = config
 
     def build(self, layer):
-        """Make the weights of a layer, if it has any."""
+        """Make the weights of a layer; here it has none."""
+        return None
 
     def nest(self, x):
         """Return what the layer takes for what a batch has."""
@@ -106,13 +108,13 @@ class Case:
         """Return what a batch has for what the layer gave."""
         return output
 
+    @abc.abstractmethod
     def inputs(self, sequence, weights, query):
         """Return what the layer is called on."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def row(self, layer, events, weights, query):
         """Return the float64 result of one row from its valid events alone."""
-        raise NotImplementedError
 
     @property
     def invariants(self):
