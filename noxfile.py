@@ -37,6 +37,29 @@ assert pooling(np.ones((2, 3, 4), "float32"), lengths=np.array([0, 2])).numpy().
 print(din_layers.__version__, folder)
 """
 
+# Unchanged stay the files that check, read or look up, and what is another backend's.
+MUTATION = """
+[cosmic-ray]
+module-path = "din_layers"
+excluded-modules = [
+    "din_layers/__init__.py", "din_layers/testing/*", "din_layers/_backend.py",
+    "din_layers/_checks.py", "din_layers/_*inputs.py", "din_layers/_old_lists.py",
+    "din_layers/_numeric_layer.py", "din_layers/_id_layer.py", "din_layers/_hash_layer.py",
+    "din_layers/_vocab_layer.py",
+]
+timeout = 1200
+test-command = "python -m pytest -qx -p no:cacheprovider tests/layers tests/contract"
+distributor.name = "local"
+"""
+DRAW = """
+import random, sys
+from cosmic_ray.work_db import use_db
+with use_db("session.sqlite") as changes:
+    drawn = random.sample(list(changes.work_items), int(sys.argv[1]))
+    changes.clear()
+    changes.add_work_items(drawn)
+"""
+
 
 @nox.session
 def check(session: nox.Session) -> None:
@@ -88,6 +111,27 @@ def nightly(session: nox.Session) -> None:
     session.run("python", "-m", "pip", "uninstall", "--yes", "keras")
     session.install("--pre", "keras-nightly")
     session.run("pytest", "-q", *session.posargs)
+
+
+@nox.session
+def mutation(session: nox.Session) -> None:
+    """Does a test fail for each of 120 small changes of the code? `-- 500` for more, one a minute.
+
+    It changes a copy of the last commit. Interrupted, it goes on with `nox -R -s mutation`.
+    """
+    session.install("-e", ".[test]", "cosmic-ray")
+    copy = Path(session.create_tmp(), "copy")
+    if not copy.exists():
+        session.run("git", "clone", "--quiet", ".", str(copy), external=True)
+    session.chdir(copy)
+    env = {"PYTHONPATH": str(copy), "HYPOTHESIS_PROFILE": "mutation"}
+    if not Path("session.sqlite").exists():
+        Path("mutation.toml").write_text(MUTATION, encoding="utf-8")
+        session.run("cosmic-ray", "baseline", "mutation.toml", env=env)
+        session.run("cosmic-ray", "init", "mutation.toml", "session.sqlite")
+        session.run("python", "-c", DRAW, *(session.posargs or ["120"]))
+    session.run("cosmic-ray", "exec", "mutation.toml", "session.sqlite", env=env)
+    session.run("cr-report", "--surviving-only", "--show-diff", "session.sqlite")
 
 
 @nox.session

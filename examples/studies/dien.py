@@ -31,7 +31,8 @@ def evolve(
     sampled = RandomFilms(films, name="sampled_films")(history_movies)
     # With the rating of the event whose place it takes: the film is to be told, not the rating.
     sampled = ops.concatenate(vectors(sampled, history_ratings), axis=-1)
-    interests = NextEventLoss(name="next_event")([interests, history, sampled])
+    inputs_of_loss = [interests, history, sampled, history_movies]
+    interests = NextEventLoss(name="next_event")(inputs_of_loss)
 
     attention = AttentionPoolingLayer((80, 40), att_activation="dice", name="attention")
     # The ids again, since not every version of Keras hands the mask on behind a recurrent layer.
@@ -60,13 +61,14 @@ class NextEventLoss(keras.Layer):
 
     After each event but the last, the interest shall have a large inner product with the event that
     came next and a small one with a sampled one: the log loss of both, averaged over the events.
-    The three inputs are interests, events and sampled events, each (batch, history, dim).
+    The inputs are interests, events and sampled events, each (batch, history, dim), and the ids of
+    the events, 0 for padding.
     """
 
-    def call(self, inputs: Any, mask: Any = None, training: bool = False) -> Any:
-        interests, events, sampled = inputs
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        interests, events, sampled, ids = inputs
         if training:
-            valid = ops.cast(mask[1], interests.dtype)  # that of the events
+            valid = ops.cast(ops.not_equal(ids, 0), interests.dtype)
             both = valid[:, :-1] * valid[:, 1:]
             match = ops.sum(interests[:, :-1] * events[:, 1:], axis=-1)
             mismatch = ops.sum(interests[:, :-1] * sampled[:, 1:], axis=-1)

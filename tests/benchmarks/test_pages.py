@@ -4,7 +4,7 @@ import pages
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report import BACKENDS, Section, Table, read, update
+from report import Section, Table, read, update
 
 RESULTS = read(pages.RESULTS)
 
@@ -43,42 +43,3 @@ def test_what_is_written_is_read(of, made, others, tmp_path_factory):
     found = read(file)
     assert found["calls", "JAX"] == Section(of, made)
     assert set(found) == {("calls", "JAX")} | ({("memory", "JAX")} if others else set())
-
-
-def results(section, columns, labels):
-    """Results whose cells say where they come from."""
-    return {
-        (section, on): Section(
-            [
-                Table(
-                    "", ["", *names], [[row, *(f"{on} {n} {row}" for n in names)] for row in labels]
-                )
-            ],
-            "",
-        )
-        for on, names in columns.items()
-    }
-
-
-def test_columns_of_backends_stand_side_by_side():
-    of = results("attention", {"TensorFlow": ["padded", "default"], "PyTorch": ["default"]}, ["a"])
-    assert pages.defaults(of).rows == [["a", "TensorFlow default a", "-", "-", "PyTorch default a"]]
-
-
-def test_rows_of_backends_stand_below_each_other():
-    text = pages.stacked(results("fit", {"JAX": ["x"], "TensorFlow": ["y", "x"]}, ["a"]), "fit")
-    assert text.splitlines() == [
-        "|  |  | y | x |",
-        "| --- | --- | --- | --- |",
-        "| TensorFlow | a | TensorFlow y a | TensorFlow x a |",
-        "| JAX | a |  | JAX x a |",
-    ]
-
-
-def test_readme_has_some_rows_and_a_whole_din():
-    columns = {on: ["default", "default, XLA"] for on in BACKENDS}
-    of = results("attention", columns, ["1, 2, 3, 0.5", pages.IN_README[0]])
-    of |= results("fit", columns, ["examples per second", pages.SHARE])
-    _, _, first, second = pages.short(of).splitlines()
-    assert first.startswith(f"| {pages.IN_README[0]} | TensorFlow default {pages.IN_README[0]} |")
-    assert second.endswith(f"| JAX default {pages.SHARE} | PyTorch default {pages.SHARE} |")

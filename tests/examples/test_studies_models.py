@@ -4,7 +4,6 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-import tensorflow as tf
 from helpers.padding import check_models
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,8 +69,8 @@ def test_the_auxiliary_loss_is_the_log_loss_of_the_next_event_and_of_a_sampled_o
     interests_, events, sampled = rng.normal(size=(3, 4, 6, 5)).astype("float32")
     valid = rng.random((4, 6)) < 0.7
     layer = dien.NextEventLoss()
-    mask = [tf.constant(valid)] * 3
-    output = layer([interests_, events, sampled], mask=mask, training=True)
+    inputs = [interests_, events, sampled, np.int32(valid)]
+    output = layer(inputs, training=True)
     np.testing.assert_array_equal(output, interests_)
     losses = []
     for row, step in zip(*np.nonzero(valid[:, :-1] & valid[:, 1:]), strict=True):
@@ -79,7 +78,7 @@ def test_the_auxiliary_loss_is_the_log_loss_of_the_next_event_and_of_a_sampled_o
         losses.append(np.logaddexp(0, -real) + np.logaddexp(0, false))
     # float32 sums of a few dozen terms.
     np.testing.assert_allclose(layer.losses, [np.mean(losses)], rtol=1e-5)
-    layer([interests_, events, sampled], mask=mask, training=False)
+    layer(inputs, training=False)
     assert layer.losses == []
 
 

@@ -182,19 +182,6 @@ def test_one_query_whose_axis_only_a_running_graph_knows(queries):
         run(query, keys)
 
 
-def test_a_model_that_wraps_it_is_called_on_unknown_sizes():
-    class Model(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self.attend = din_layers.AttentionPoolingLayer((4,), mode="sequence")
-
-        def call(self, inputs):
-            return self.attend(inputs)
-
-    spec = keras.KerasTensor((None, None, DIM))
-    assert Model()([spec, spec]).shape == (None, None, DIM)
-
-
 def test_padding_beside_a_nan_is_zero():
     layer = din_layers.AttentionPoolingLayer((4,), mode="sequence")
     query, keys, ids = batch_of()
@@ -377,13 +364,6 @@ def test_ragged_values_with_a_mask_of_their_own_raise_no_warning():
     layer = din_layers.AttentionPoolingLayer((4,))
     query = embedding(ops.convert_to_tensor([[1], [2], [3]]))
     np.testing.assert_array_equal(layer([query, keys]), layer([query, embedding(ids)]))
-
-
-def test_integers_are_numbers():
-    layer = din_layers.AttentionPoolingLayer((4,))
-    query, keys = ops.ones((2, 1, 3), "int32"), ops.ones((2, 4, 3), "int32")
-    symbolic = layer([keras.Input((1, 3)), keras.Input((4, 3))])
-    assert keras.backend.standardize_dtype(layer([query, keys]).dtype) == symbolic.dtype
 
 
 def test_padding_meets_no_singular_point_of_an_activation():

@@ -13,7 +13,6 @@ from keras import ops
 import din_layers
 from din_layers import _backend
 from din_layers.testing import garbage
-from din_layers.testing._fresh_process import run_fresh
 from din_layers.testing._gradients import differentiate
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}  # a variance of float32 squares, then its root
@@ -145,12 +144,6 @@ def test_statistics_are_float32_whatever_the_policy(dtype):
     assert keras.backend.standardize_dtype(layer(x).dtype) == layer.compute_dtype
 
 
-def test_as_the_activation_of_a_functional_model_it_is_tracked():
-    inputs = keras.Input((4,))
-    model = keras.Model(inputs, din_layers.Dice()(keras.layers.Dense(5)(inputs)))
-    assert model.count_params() == 4 * 5 + 5 + 3 * 5
-
-
 def test_the_mask_goes_on():
     inputs = keras.Input((None,), dtype="int32")
     embedded = keras.layers.Embedding(9, 4, mask_zero=True)(inputs)
@@ -158,48 +151,6 @@ def test_the_mask_goes_on():
         din_layers.Dice()(embedded)
     )
     assert keras.Model(inputs, pooled).output_shape == (None, 1, 4)
-
-
-REPLICAS = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, din_layers
-
-x = np.random.default_rng(0).normal(1, 2, (8, 5, 3)).astype("float32")
-mask = np.random.default_rng(1).random((8, 5)) < 0.6
-mask[:4] &= np.arange(5) < 1  # the first replica sees far fewer events than the second
-
-def run(synchronized, axis):
-    layer = din_layers.Dice(axis=axis, synchronized=synchronized, momentum=0.5)
-    layer.build((None, 5, 3))
-    return layer, lambda x, mask: layer(x, training=True, mask=mask)
-
-def agrees(layer, whole):
-    statistics = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-    return all(np.allclose(a, b, rtol=1e-5) for a, b in zip(statistics, whole))
-
-strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-parts = tf.data.Dataset.from_tensor_slices((x, mask)).batch(8)
-for axis in (-1, 1):
-    layer, call = run(False, axis)
-    call(x, tf.constant(mask))
-    whole = layer.moving_mean.numpy(), layer.moving_variance.numpy()
-    for synchronized in (True, False):
-        with strategy.scope():
-            layer, call = run(synchronized, axis)
-        for batch in strategy.experimental_distribute_dataset(parts):
-            tf.function(lambda batch: strategy.run(call, batch))(batch)
-        # Else each replica has a mean of its own, and the layer keeps their mean.
-        assert agrees(layer, whole) == synchronized, (axis, synchronized)
-print("same")
-"""
-
-
-@pytest.mark.slow
-@needs_tensorflow
-def test_synchronized_replicas_have_the_statistics_of_the_whole_batch():
-    assert run_fresh(REPLICAS).endswith("same\n")
 
 
 def test_bad_shapes_leave_the_layer_usable():

@@ -1,6 +1,5 @@
 """What VocabLayer and HashLayer have in common: containers, models, tf.data, backends."""
 
-import importlib.util
 import re
 
 import keras
@@ -13,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from din_layers import HashLayer, VocabLayer
-from din_layers.testing._fresh_process import run_fresh
 
 WORDS = ["", "a", "b", "a\nb", "\0", "c,d", "😀", "unknown"]
 NUMBERS = [0, 5, 3, -1, 4]
@@ -192,35 +190,6 @@ def test_a_dataset_keeps_its_layer_alive():
     assert [ids.numpy().tolist() for ids in data] == [[3, 1]]
 
 
-ON_ANOTHER_BACKEND = """
-import sys, warnings
-warnings.simplefilter("error")
-import numpy as np
-from din_layers._hash_layer import HashLayer
-from din_layers._vocab_layer import VocabLayer
-vocab, hashed = VocabLayer(["a", "b"], mask_value=""), HashLayer(1000, mask_value="")
-assert "tensorflow" not in sys.modules, "TensorFlow is imported before it is used"
-import keras
-assert keras.backend.backend() != "tensorflow"
-ids = vocab(np.array([["b", "a", ""]]))
-assert ids.numpy().tolist() == [[3, 2, 0]]
-assert tuple(keras.layers.Embedding(4, 2, mask_zero=True)(ids).shape) == (1, 3, 2)
-assert VocabLayer([5, 7])(keras.ops.convert_to_tensor([5, 8])).numpy().tolist() == [2, 1]
-import tensorflow as tf
-data = tf.data.Dataset.from_tensors([["b", "a", ""]])
-assert [x.numpy().tolist() for x in data.map(vocab)] == [[[3, 2, 0]]]
-assert [x.dtype.name for x in data.map(hashed)] == ["int64"]
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_on_a_real_backend(backend):
-    if importlib.util.find_spec(backend) is None:
-        pytest.skip(f"{backend} is not installed")
-    run_fresh(ON_ANOTHER_BACKEND, KERAS_BACKEND=backend)
-
-
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -272,10 +241,8 @@ def test_inputs_of_a_wrong_type(layer, dtype, expected):
         ["\ud800"],
         # TensorFlow takes these: a string for its characters, a bool for 1.
         [["a", "b"], "bc"],
-        ["bc", ["a", "b"]],
         [2, True],
         [[2, 3], [True, False]],
-        [(1, 2), np.array([True, False])],
         [1, None],
     ],
     ids=str,
@@ -294,14 +261,10 @@ def test_lists_that_make_no_tensor(inputs):
     "inputs",
     [
         pd.Series([1, None], dtype="Int64"),
-        pd.array([1, None], dtype="UInt8"),
         pd.Series([0.5, None], dtype="Float64"),
         pd.Series(["a", None], dtype="string"),
-        pd.DataFrame({"a": pd.array([1, None], dtype="Int64"), "b": [1, 2]}),
         pd.Series(["a", None], dtype="object"),
-        pd.Series(["a", np.nan], dtype="object"),
         pd.DataFrame({"a": ["a", None], "b": ["b", "a"]}, dtype="object"),
-        np.array(["a", None], object),
         np.array([["a", "b"], ["a", np.nan]], object),
         ["a", None],
         [["a", "b"], ["a", pd.NA]],

@@ -139,14 +139,6 @@ def test_a_training_step_shrinks_the_rows_of_the_batch(jit_compile):
     assert penalty > 0
 
 
-def test_masks_pass_and_symbolic_shapes_are_the_real_ones():
-    model = two_inputs()
-    history, candidate = model.get_layer(index=-1).output.shape, model.inputs[0].shape
-    assert (history, candidate) == ((None, 1), (None, None))
-    padded = [np.pad(IDS[0], ((0, 0), (0, 3))), IDS[1]]
-    np.testing.assert_allclose(model(IDS), model(padded), **CLOSE)
-
-
 @pytest.mark.parametrize("lists", [*itertools.product([False, True], repeat=2)], ids=str)
 def test_one_tensor_may_come_in_a_list(lists, tmp_path):
     ids = keras.Input((None,), dtype="int32")
@@ -212,49 +204,6 @@ def test_ragged_input_elsewhere():
             layer(vectors, ids)
     layer(vectors=np.ones((2, DIM)), ids=np.ones(2, int))
     assert float(layer.losses[0]) == pytest.approx(0.01 * DIM)
-
-
-# Trains an Embedding on nothing but the penalty, and prints the loss of a batch and the table.
-ONE_STEP = """
-import os, sys
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
-import keras
-import numpy as np
-import din_layers
-
-def run():
-    ids = keras.Input((None,), dtype="int32")
-    table = keras.layers.Embedding(6, 3, embeddings_initializer="ones")
-    vectors = din_layers.MiniBatchAwareL2([9, 1, 2, 3, 0, 5], 0.3)(table(ids), ids)
-    model = keras.Model(ids, vectors)
-    model.compile(keras.optimizers.SGD(0.1), lambda y_true, y_pred: 0.0 * y_pred)
-    with np.load(sys.argv[1]) as data:
-        x = data["ids"]
-    y = np.zeros((len(x), 1))
-    loss = model.evaluate(x[:6], y[:6], batch_size=6, verbose=0)
-    model.fit(x, y, batch_size=6, shuffle=False, verbose=0)
-    print(loss, *np.ravel(table.get_weights()[0]))
-
-if sys.argv[2] == "two":
-    keras.distribution.set_distribution(keras.distribution.DataParallel())
-    assert keras.distribution.distribution().device_mesh.devices.size == 2
-run()
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(BACKEND != "jax", reason="TensorFlow: see below. PyTorch: processes")
-def test_two_devices_have_the_penalty_of_the_whole_batch(tmp_path):
-    # Both halves have row 1, only one has row 5.
-    ids = np.array([[1, 1, 2], [2, 0, 0], [1, 3, 0], [1, 4, 4], [5, 5, 0], [0, 0, 0]])
-    np.savez(tmp_path / "data.npz", ids=ids)
-    one, two = (
-        np.array(run_fresh(ONE_STEP, tmp_path / "data.npz", devices).split()[-19:], float)
-        for devices in ("one", "two")
-    )
-    np.testing.assert_allclose(two, one, rtol=1e-6)
-    penalty = oracle(np.ones((6, 3)), [ids], [9, 1, 2, 3, 0, 5], 0.3, 0)[0]
-    assert one[0] == pytest.approx(penalty, rel=1e-6)
 
 
 REPLICAS = """

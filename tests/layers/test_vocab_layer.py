@@ -1,6 +1,5 @@
 import json
 import re
-from collections import Counter
 
 import keras
 import numpy as np
@@ -74,20 +73,11 @@ def test_uint64_above_int64_does_not_wrap_onto_a_key_or_the_mask_value():
     assert layer(values).numpy().tolist() == [1, 1, 3, 1]
 
 
-def test_a_mask_value_among_the_keys_is_padding_and_keeps_its_place():
-    layer = VocabLayer([str(i) for i in range(700)], mask_value="0")
-    assert layer(["0", "1", "699", "700"]).numpy().tolist() == [0, 3, 701, 1]
-    assert layer.vocabulary_size == 702
-
-
 @pytest.mark.parametrize(
     "keys",
     [
-        ["a", "b"],
         ("a", "b"),
         np.array(["a", "b"]),
-        np.array(["a", "b"], object),
-        [b"a", b"b"],
         np.array([b"a", b"b"]),
         [b"a", "b"],
         pd.Series(["a", "b"]),
@@ -114,29 +104,20 @@ def test_any_ordered_iterable_of_integers(keys):
     [
         ([], ValueError, "`keys` must not be empty. Received: keys=[]"),
         (["a", "b", "a"], ValueError, "`keys` must not repeat a key. Received: repeated=['a']"),
-        (list("aabbccddeeff"), ValueError, "Received: repeated=['a', 'b', 'c', 'd', 'e']"),
         ([1, np.int64(1)], ValueError, "Received: repeated=[1]"),
         (["a", "\ud800"], ValueError, r"`keys[1]` must be valid Unicode. Received: keys[1]='\ud"),
         ([2**63], ValueError, "`keys[0]` must fit into int64. Received: keys[0]=9223372036854775"),
-        ([-(2**63) - 1], ValueError, "`keys[0]` must fit into int64"),
         ("topics.txt", TypeError, "`keys` must be an ordered collection of strings or of integers"),
-        (b"ab", TypeError, "`keys` must be an ordered collection"),
         ({"a"}, TypeError, "`keys` must be an ordered collection"),
-        (7, TypeError, "Received: keys=7"),
         (np.array(7), TypeError, "`keys` must be an ordered collection"),
         (["a", 1], TypeError, "`keys` must be all strings or all integers. Received: keys[0]='a'"),
-        ([1, "a"], TypeError, "Received: keys[0]=1, keys[1]='a'"),
         ([True], TypeError, "`keys[0]` must be a string or an integer. Received: keys[0]=True"),
         ([1, np.True_], TypeError, "`keys[1]` must be a string or an integer"),
-        ([1.0], TypeError, "`keys[0]` must be a string or an integer. Received: keys[0]=1.0"),
         ([b"\xff"], ValueError, "`keys[0]` must be valid UTF-8. Received: keys[0]=b'\\xff'"),
         ([b"a", "a"], ValueError, "`keys` must not repeat a key. Received: repeated=['a']"),
-        ([b"a", 1], TypeError, "`keys` must be all strings or all integers"),
         ({"b": 7}, TypeError, "`keys` must be an ordered collection of strings or of integers"),
-        (Counter("ab"), TypeError, "`keys` must be an ordered collection"),
         (["a", None], TypeError, "`keys[1]` must be a string or an integer. Received: keys[1]=N"),
         (np.array([[1, 2]]), TypeError, "`keys` must be an ordered collection"),
-        (pd.DataFrame({"a": ["x"]}), TypeError, "`keys` must be an ordered collection"),
     ],
 )
 def test_wrong_keys(keys, error, message):
@@ -149,11 +130,9 @@ def test_wrong_keys(keys, error, message):
     [
         (["a"], 0, TypeError, "`mask_value` must be of type string, as the keys are. Received: "),
         ([1], "0", TypeError, "`mask_value` must be of an integer type, as the keys are"),
-        ([1], 0.0, TypeError, "must be a string or an integer. Received: mask_value=0.0"),
         ([1], False, TypeError, "`mask_value` must be a string or an integer"),
         ([1], 2**63, ValueError, "`mask_value` must fit into int64"),
         (["a"], b"\xff", ValueError, "`mask_value` must be valid UTF-8"),
-        (["a"], "\udfff", ValueError, "`mask_value` must be valid Unicode"),
     ],
 )
 def test_wrong_mask_value(keys, mask_value, error, message):
@@ -210,7 +189,6 @@ FORMS = {
     "padded": lambda: RAGGED.to_tensor(""),
     "lists": lambda: [["a", "b", "c"], ["b", "a", "b"]],
     "one list": lambda: list("abbcba"),
-    "array": lambda: np.array(list("abbcba")),
     "array of bytes": lambda: np.array(list("abbcba"), "S"),
     "array of objects": lambda: np.array(list("abbcba"), object),
     "pandas": lambda: pd.Series(list("abbcba")),
@@ -224,11 +202,6 @@ FORMS = {
 def test_adapt_takes_data_in_any_form(form):
     assert adapted(FORMS[form](), mask_value="").keys == ("b", "a", "c")
     assert adapted(FORMS[form](), mask_value="", max_tokens=4).keys == ("b", "a")
-
-
-@pytest.mark.parametrize("dtype", INTEGERS)
-def test_adapt_takes_every_integer_dtype(dtype):
-    assert adapted(np.array([7, 5, 7, 0], dtype), mask_value=0).keys == (7, 5)
 
 
 def test_what_adapt_has_found_is_in_the_config():
@@ -262,7 +235,6 @@ def test_without_keys_the_layer_says_what_it_needs():
         ([""], ValueError, "`data` must hold a key"),
         ("topics.txt", TypeError, "`data` must be a collection of strings. Received: data='topics"),
         (None, TypeError, "`data` must be one tensor. Received: data=None"),
-        ({"a": 1}, TypeError, "`data` must be one tensor"),
         ([1.5], TypeError, "`data` must be strings or integers. Received: data.dtype='float32'"),
         ([True], TypeError, "`data` must be strings or integers. Received: data.dtype='bool'"),
         ([["a"], "bc"], ValueError, "`data` must be a tensor, an array or nested lists of one"),

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(("page", "blocks"), [("README.md", 4), ("docs/recipes.md", 12)])
+@pytest.mark.parametrize(("page", "blocks"), [("README.md", 4), ("docs/recipes.md", 14)])
 def test_the_code_of_a_page_runs(page, blocks, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
