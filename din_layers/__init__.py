@@ -10,7 +10,7 @@ from din_layers._sequence_pooling_layer import SequencePoolingLayer
 from din_layers._vocab_layer import VocabLayer
 from din_layers._weighted_sequence_layer import WeightedSequenceLayer
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 __all__ = [
     "AUGRU",
