@@ -13,7 +13,7 @@ from studies.variants import VARIANTS
 
 # The name of each study is that of its module; with it, how many epochs and seeds there are.
 STUDIES = {
-    "din": ("DIN against mean pooling on MovieLens; recommends films and says why", 2, 1),
+    "din": ("DIN against mean pooling on MovieLens; draws what the attention looks at", 2, 1),
     "million": ("DIN, DIEN, BST, mean pooling on ml-1m, long histories; resumable", 6, 3),
     "interests": ("does the attention find interests that are known? On a made-up log", 20, 1),
 }

@@ -2,7 +2,7 @@
 
 `build_din` is the part to take along. The study trains a Deep Interest Network to say whether a
 user will give a film four stars or more, and beside it the same network with a plain mean over the
-history. It also draws what the attention looked at (`attention.png`) and recommends ten films.
+history. It also draws what the attention looked at (`attention.png`).
 Sizes, weight decay and epochs were chosen on the last fifth of the training part.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers, ops
 
 from din_layers import AttentionPoolingLayer, Dice, MiniBatchAwareL2, SequencePoolingLayer
-from studies.data import HISTORY, NOT_RATED, Floats, Ints, MovieLens, Questions, split
+from studies.data import NOT_RATED, Floats, Ints, MovieLens, Questions, split
 from studies.report import heat_map, save, score_columns, shorten, table
 from studies.scores import Scores, measure
 from studies.training import predict, train
@@ -121,48 +121,9 @@ def inputs_of(questions: Questions) -> dict[str, Ints]:
     }
 
 
-def ask(
-    din: keras.Model, data: MovieLens, movie: Ints, seen: slice
-) -> tuple[Ints, Floats, Floats, list[tuple[str, str]]]:
-    """Ask about films, all with the ratings `seen` as history.
-
-    Returns the films, the most probable first, their probability, and the weights of the history
-    (films, history), whose titles and stars are last.
-    """
-    of_user = {field: ids[data.user[seen][:1]] for field, ids in data.users.items()}
-    of_user |= {"history_movies": data.movie[seen], "history_ratings": data.rating[seen]}
-    inputs = {name: np.tile(ids, (len(movie), 1)) for name, ids in of_user.items()}
-    inputs["movie"] = movie[:, None]
-    probability, weights = attention_model(din).predict(inputs, batch_size=2048, verbose=0)
-    order = np.argsort(-probability[:, 0], kind="stable")
-    titles = [data.titles[film] for film in data.movie[seen]]
-    history = list(zip(titles, map(stars, data.rating[seen]), strict=True))
-    return movie[order], probability[order, 0], weights[order, 0], history
-
-
 def stars(rating: int) -> str:
     """Rating id as people read it."""
     return f"{rating / 2:g}★"
-
-
-def print_recommendations(din: keras.Model, data: MovieLens, user: int) -> None:
-    """Print the ten best unseen films, each with the film of the history that counted most."""
-    first, end = data.span(user)
-    known = np.flatnonzero(np.bincount(data.movie) >= 10)  # those that the model knows
-    films = np.setdiff1d(known, data.movie[first:end]).astype(np.int32)
-    if not len(films):
-        return
-    *answer, history = ask(din, data, films, slice(max(first, end - HISTORY), end))
-    print(
-        f"\nThe best of {len(films):,} films that the user of attention.png has not rated, the"
-        f" probability of four stars\nor more, and what counted most among the {len(history)}"
-        " latest ratings (its share of the attention):"
-    )
-    for film, p, weights in zip(*(part[:10] for part in answer), strict=True):
-        title, given = history[weights.argmax()]
-        asked = f"{shorten(data.titles[film], 44):<44}"
-        print(f"  {p:.2f}  {asked} {weights.max():4.0%} {given:>5} {shorten(title, 44)}")
-    print("A share says how much a film was looked at, not whether it spoke for or against.")
 
 
 def draw_attention(din: keras.Model, data: MovieLens, user: int, file: Path) -> None:
@@ -171,15 +132,24 @@ def draw_attention(din: keras.Model, data: MovieLens, user: int, file: Path) -> 
     cut = end - (end - first) // 5  # what is held out
     films = np.unique(data.movie[cut:end])
     films = films[np.argsort(-np.bincount(data.movie)[films], kind="stable")[:10]]
-    films, probability, weights, history = ask(din, data, films, slice(max(first, cut - 14), cut))
+    seen = slice(max(first, cut - 14), cut)
+    of_user = {field: ids[data.user[seen][:1]] for field, ids in data.users.items()}
+    of_user |= {"history_movies": data.movie[seen], "history_ratings": data.rating[seen]}
+    inputs = {name: np.tile(ids, (len(films), 1)) for name, ids in of_user.items()}
+    inputs["movie"] = films[:, None]
+    probability, weights = attention_model(din).predict(inputs, verbose=0)
+    order = np.argsort(-probability[:, 0], kind="stable")
     given = dict(zip(data.movie[cut:end], map(stars, data.rating[cut:end]), strict=True))
     rows = [
         f"{shorten(data.titles[film], 28)}  {given[film]}  p = {p:.2f}"
-        for film, p in zip(films, probability, strict=True)
+        for film, p in zip(films[order], probability[order, 0], strict=True)
     ]
-    columns = [f"{shorten(title, 28)}  {rated}" for title, rated in history]
+    columns = [
+        f"{shorten(data.titles[film], 28)}  {stars(rating)}"
+        for film, rating in zip(data.movie[seen], data.rating[seen], strict=True)
+    ]
     # Times the number of films: 1 is the weight that a plain mean gives to every film.
-    figure = heat_map(weights * len(columns), rows, columns)
+    figure = heat_map(weights[order, 0] * len(columns), rows, columns)
     figure.suptitle(
         "What a trained DIN looks at, asked about films that one user rated later", size=15
     )
@@ -217,4 +187,3 @@ def run(options: argparse.Namespace) -> None:
     count = np.bincount(data.user)
     user = int(np.argmin(np.where(count < 5, np.inf, np.abs(count - 200))))
     draw_attention(din, data, user, options.out / "attention.png")
-    print_recommendations(din, data, user)
