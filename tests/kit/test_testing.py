@@ -331,12 +331,7 @@ NO_GRADIENT = "`apply` must (have|return a tensor with a) gradient"
         (right_sum, {"invariants": "empty_history"}, TypeError, "`invariants` must be a list of n"),
         (right_sum, {"dim": 0}, ValueError, "`dim` must be at least 1"),
         (right_sum, {"max_time": 0}, ValueError, "`max_time` must be at least 1"),
-        (
-            right_sum,
-            {"min_time": 7, "max_time": 6},
-            ValueError,
-            "`min_time` must be at most `max_time`",
-        ),
+        (right_sum, {"min_time": 7, "max_time": 6}, ValueError, "`min_time` must be at most `max"),
         (right_sum, {"padding": "both"}, ValueError, "`padding` must be one of 'any', 'right', 'l"),
         (right_sum, {"max_examples": 0}, ValueError, "`max_examples` must be at least 1"),
         (right_sum, {"seed": -1}, ValueError, "`seed` must be at least 0"),
@@ -556,12 +551,7 @@ def quantized():
     [
         (quantized, {}, ValueError, r"must have embeddings of floats: .*quantized=\['films'\]"),
         (lambda: 3, {}, TypeError, "`model` must be a functional or sequential Keras model"),
-        (
-            lambda: model_of_ids(mask_zero=False),
-            {},
-            ValueError,
-            r"`history` must be named, since no input with a time axis feeds .*Received: inputs=",
-        ),
+        (lambda: model_of_ids(mask_zero=False), {}, ValueError, "`history` must be named, since no"),
         (model_of_ids, {"history": ["x"]}, ValueError, "`history` must be among"),
         (model_of_ids, {"history": "history"}, TypeError, "`history` must be a list of names"),
         pytest.param(
