@@ -19,6 +19,7 @@ def few():
     return load(limit=3)
 
 
+@pytest.mark.slow
 def test_no_model_counts_padding(few, monkeypatch):
     # Not every version of Keras hands a mask on behind a recurrent layer.
     monkeypatch.setattr(keras.layers.GRU, "compute_mask", lambda self, *_: None)
@@ -29,6 +30,7 @@ def test_no_model_counts_padding(few, monkeypatch):
     assert check_models(models) == len(models)
 
 
+@pytest.mark.slow
 def test_only_the_transformer_sees_the_order(few):
     asked = {"invariants": ["permutation_invariance"], "max_examples": 5}
     check_ids(million.build_ranker(few), **asked)

@@ -21,6 +21,7 @@ INSTALLED = (keras.__version__, importlib.metadata.version("keras-rs"))
 DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(
         BACKEND != "tensorflow" or not all(map(str.startswith, INSTALLED, VERSIONS.values())),
         reason=f"the verdicts are those of {VERSIONS} on TensorFlow",

@@ -430,10 +430,17 @@ class Everything(keras.layers.BatchNormalization):
 
 
 WITH_XLA = [False, True] if BACKEND == "tensorflow" else [BACKEND == "jax"]
+SLOW = pytest.mark.slow  # XLA compiles for long
 
 
-@pytest.mark.parametrize("jit_compile", WITH_XLA)
-@pytest.mark.parametrize("activation", ["sigmoid", "dice", Everything(epsilon=1e-2)])
+@pytest.mark.parametrize(
+    ("activation", "jit_compile"),
+    [
+        pytest.param(activation, jit, marks=SLOW if jit and activation != "dice" else [])
+        for activation in ("sigmoid", "dice", Everything(epsilon=1e-2))
+        for jit in WITH_XLA
+    ],
+)
 def test_fit_gives_the_same_weights_without_the_padding(activation, jit_compile, monkeypatch):
     """Whatever the share of events, which decides by itself what `None` does."""
     monkeypatch.setattr("din_layers._skip_padding._FEW", 1)

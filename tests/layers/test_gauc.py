@@ -511,6 +511,7 @@ with np.load(sys.argv[1]) as data:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(BACKEND == "torch", reason="processes of PyTorch know themselves alone")
 def test_two_devices_have_the_gauc_of_all_samples(tmp_path):
     # The last batch has one sample on TensorFlow, and one device then has none. JAX needs two.

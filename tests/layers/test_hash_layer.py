@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from din_layers import HashLayer
 
+# It computes with TensorFlow on every backend; test_id_layer.py runs on all.
+pytestmark = needs_tensorflow
+
 TEXTS = st.sampled_from(["", "0", "\0", "a\0", "\n", "😀"]) | st.text(
     st.characters(exclude_categories=["Cs"]), max_size=200
 )
@@ -138,7 +141,6 @@ def test_a_subnormal_is_not_zero_nor_zero_a_subnormal(dtype):
     assert layer(zeros).numpy().all()
 
 
-@needs_tensorflow
 def test_float64_arrays_arrive_in_predict_as_float32_and_tensors_unchanged():
     """As the docstring says."""
     layer = HashLayer(1000)
@@ -163,7 +165,6 @@ def test_a_float_mask_value_is_compared_in_the_inputs_precision():
         assert ids[1] > 0
 
 
-@needs_tensorflow
 def test_no_dtype_policy_rounds_an_id():
     keras.config.set_dtype_policy("mixed_float16")
     values = tf.constant([70001.0, 70002.0, 16777215.0], tf.float32)
@@ -214,7 +215,6 @@ def test_wrong_arguments(kwargs, error, message):
         HashLayer(**{"num_buckets": 10, **kwargs})
 
 
-@needs_tensorflow
 @pytest.mark.parametrize(
     ("mask_value", "dtype"),
     [

@@ -6,10 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
+from helpers.backend import needs_tensorflow
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from din_layers import VocabLayer
+
+# It computes with TensorFlow on every backend; test_id_layer.py runs on all.
+pytestmark = needs_tensorflow
 
 NASTY = ["", "\0", "a\0", "\n", "a\r\nb", ",", "a,b", "[UNK]", " ", "0", "é", "e\u0301", "😀"]
 TEXTS = st.sampled_from(NASTY) | st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
