@@ -51,8 +51,8 @@ def check_kinds(*tensors: Any) -> None:
     for x in tensors:
         if is_ragged(x) or is_text(x):
             expected = (
-                "must be dense numbers: ragged tensors and strings need the TensorFlow backend, "
-                "pad them and give ids or lengths instead"
+                "must be dense numbers: ragged tensors and strings need the TensorFlow backend. "
+                "Pad them and pass ids or lengths"
             )
             kind = "strings" if is_text(x) else "ragged"
             received = {"backend": backend(), "inputs_dtype": x.dtype, "kind": kind}

@@ -1,19 +1,18 @@
 """Histories of events: which positions of a batch of sequences are valid, and how they are stored.
 
-==================  ==========================  ===================================
-                    `PaddedHistory`             `FlatHistory`
-==================  ==========================  ===================================
-aligned tensors     (batch, time, ...)          (events, ...): no padding at all
-tensors per row     (batch, ...)                the same
-`spread`            per row -> aligned          the same
-`sum`, `max` ...    aligned -> per row          the same
-`restore`           aligned -> as the sequence  the same
-`pad`               aligned -> dense            the same
-`unpad`             dense -> as the sequence    the same
-==================  ==========================  ===================================
+A tensor is *aligned* if it has one value for each position: (batch, time, ...) in a padded history,
+(events, ...) in a flat one, which is a ragged sequence or the valid events taken out of a padded
+one (`_skip_padding.py`). Both have the same operations:
 
-A flat history is a ragged sequence, or a padded one whose valid events were taken out
-(`_skip_padding.py`). What is computed from events, `Events`, is the same for all.
+================  ============================
+`spread`          per row -> aligned
+`sum`, `max` ...  aligned -> per row
+`restore`         aligned -> as the sequence
+`pad`             aligned -> dense
+`unpad`           dense -> as the sequence
+================  ============================
+
+So what is computed from events, `Events`, is written once.
 
 Where every event is a history itself, of tags, a row is one event (`nested`). What the caller gave
 is folded to such rows on its way in, and what was computed for them unfolded on its way out.

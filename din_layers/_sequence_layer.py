@@ -218,9 +218,9 @@ def _call_argument(keyword: str) -> str:
 
 def _missing_mask(name: str, sequence: Tensor) -> str:
     expected = (
-        "must be given, or `lengths` or `ids`, because of `mask_required=True`. A mask gets lost "
-        "without a word in `x * 2`, in slicing, in `keras.ops.concatenate`, in "
-        "`keras.layers.Add` and `Concatenate` where one input has none, and, from Keras 3.16 on, "
-        "in an RNN: pass `ids=` or `lengths=`"
+        "must be given, or `lengths` or `ids`, because of `mask_required=True`. Keras silently "
+        "loses a mask in `x * 2`, slicing and `keras.ops.concatenate`, in `keras.layers.Add` and "
+        "`Concatenate` if one input has none, and, from Keras 3.16 on, in an RNN. Pass `ids=` or "
+        "`lengths=`"
     )
     return message("mask", expected, mask=None, **{f"{name}_shape": tuple(sequence.shape)})

@@ -19,7 +19,7 @@ def check_models(models: Iterable[Any], ids: int | None = None) -> int:
     begin with padded ids: not strings, not ragged tensors.
     """
     checked = {
-        model.name: model  # which a loaded copy has too
+        (model.name, model.count_params()): model  # which a loaded copy has too
         for model in models
         if isinstance(model, keras.Model)
         and not any(x.dtype == "string" or getattr(x, "ragged", False) for x in model.inputs)
