@@ -120,7 +120,7 @@ def mutation(session: nox.Session) -> None:
     It changes a copy of the last commit. Interrupted, it goes on with `nox -R -s mutation`.
     """
     session.install("-e", ".[test]", "cosmic-ray")
-    copy = Path(session.create_tmp(), "copy")
+    copy = Path(session.create_tmp(), "copy").resolve()
     if not copy.exists():
         session.run("git", "clone", "--quiet", ".", str(copy), external=True)
     session.chdir(copy)
